@@ -2,6 +2,8 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from math import inf
 
 NATIVE_SCHEMA = 5  # 2**5 = 32 buckets for each doubling: a quantile is off by at most 2.2 %
 
@@ -34,12 +36,13 @@ class Grid:
             cells[cell] = cells.get(cell, 0) + end - done
             done = end
 
+    def classic_indices(self) -> tuple[int, ...]:
+        """For each cell the index of the classic bucket that it lies in; the last index is that of +Inf."""
+        return tuple(bisect_left(self.classic, edge) for edge in (*self.edges, inf))
+
     def classic_counts(self, cells: dict[int, int]) -> list[int]:
         """Cumulative counts at each classic edge, and the total last."""
         counts = [0] * (len(self.classic) + 1)
         for cell, count in cells.items():
-            index = len(self.classic) if cell >= len(self.edges) else bisect_left(self.classic, self.edges[cell])
-            counts[index] += count
-        for index in range(1, len(counts)):
-            counts[index] += counts[index - 1]
-        return counts
+            counts[bisect_left(self.classic, self.edges[cell]) if cell < len(self.edges) else -1] += count
+        return list(accumulate(counts))
