@@ -84,6 +84,7 @@ UNINSPECTED = "inference_exporter_uninspected_bodies_total"
 REPLAYS = "inference_exporter_upstream_replays_total"
 RESTARTS = "inference_exporter_process_restarts_total"
 REFUSED = "inference_exporter_refused_requests_total"
+CHANNEL_ERRORS = "inference_exporter_channel_errors_total"
 
 
 def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str, unit: str = "seconds") -> Metric:
@@ -203,6 +204,9 @@ METRICS: tuple[Metric, ...] = (
          "Requests sent again on a fresh connection because a reused one closed before any answer."),
     _own(RESTARTS, Kind.COUNTER, "restarts", "Child processes that died and were started again.", "process"),
     _own(REFUSED, Kind.COUNTER, "requests", "Requests refused by the relay itself, before the engine.", "reason"),
+    _own(CHANNEL_ERRORS, Kind.COUNTER, "errors",
+         "Faults on a relay's channel to the observer: what came was garbage, or not in order, or records were missing "
+         "(lost).", "reason"),
 )  # fmt: skip
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
