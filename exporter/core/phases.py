@@ -36,13 +36,20 @@ class Hints:
     resolution: float = 0.001
 
 
+_NOTHING = Hints()
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Both phases where they are known, and the reasons for which reports were dropped."""
+    """Both phases where they are known, and the reasons for which reports were dropped.
+
+    ``reported_queueing`` is the engine's own queue figure in seconds, if it is possible: kept beside ours.
+    """
 
     queueing: Phase | None = None
     prefill: Phase | None = None
     conflicts: tuple[str, ...] = ()
+    reported_queueing: float | None = None
 
 
 def split(ttft: float, own_queue: float, hints: Hints | None = None, *, sole_queue: bool = False) -> Split:
@@ -52,22 +59,18 @@ def split(ttft: float, own_queue: float, hints: Hints | None = None, *, sole_que
     operator's word that nothing queues behind ours, which makes both phases observed. A reported prefill wins over a
     reported queue, because engines' queue figures miss real waiting (vLLM stamps it after the running step).
     """
+    told, conflicts = _possible(hints, ttft - own_queue, "ttft")
     if sole_queue:
-        return Split(Phase(own_queue, Source.OBSERVED), Phase(ttft - own_queue, Source.OBSERVED))
-    conflicts: list[str] = []
-    if hints is not None:
-        limit = ttft - own_queue + hints.resolution
-        if hints.prefill is not None:
-            if 0 <= hints.prefill <= limit:
-                prefill = min(hints.prefill, ttft)
-                return Split(Phase(ttft - prefill, Source.DERIVED), Phase(prefill, Source.REPORTED))
-            conflicts.append("prefill_negative" if hints.prefill < 0 else "prefill_exceeds_ttft")
-        if hints.queueing is not None:
-            if 0 <= hints.queueing <= limit:
-                queueing = min(own_queue + hints.queueing, ttft)
-                return Split(Phase(queueing, Source.REPORTED), Phase(ttft - queueing, Source.DERIVED), tuple(conflicts))
-            conflicts.append("queueing_negative" if hints.queueing < 0 else "queueing_exceeds_ttft")
-    return Split(Phase(own_queue, Source.LOWER_BOUND), Phase(ttft - own_queue, Source.UPPER_BOUND), tuple(conflicts))
+        queueing, prefill = Phase(own_queue, Source.OBSERVED), Phase(ttft - own_queue, Source.OBSERVED)
+    elif told.prefill is not None:
+        seconds = min(told.prefill, ttft)
+        queueing, prefill = Phase(ttft - seconds, Source.DERIVED), Phase(seconds, Source.REPORTED)
+    elif told.queueing is not None:
+        seconds = min(own_queue + told.queueing, ttft)
+        queueing, prefill = Phase(seconds, Source.REPORTED), Phase(ttft - seconds, Source.DERIVED)
+    else:
+        queueing, prefill = Phase(own_queue, Source.LOWER_BOUND), Phase(ttft - own_queue, Source.UPPER_BOUND)
+    return Split(queueing, prefill, conflicts, told.queueing)
 
 
 def split_whole(latency: float, hints: Hints | None) -> Split:
@@ -75,11 +78,29 @@ def split_whole(latency: float, hints: Hints | None) -> Split:
 
     The wait is what reported prefill and decode leave of the latency.
     """
-    if hints is None or hints.prefill is None or hints.decode is None:
-        return Split()
-    queueing = latency - hints.prefill - hints.decode
-    if hints.prefill < 0 or hints.decode < 0:
-        return Split(conflicts=("prefill_negative" if hints.prefill < 0 else "decode_negative",))
-    if queueing < 0:
-        return Split(conflicts=("phases_exceed_latency",))
-    return Split(Phase(queueing, Source.DERIVED), Phase(hints.prefill, Source.REPORTED))
+    told, conflicts = _possible(hints, latency, "latency")
+    if told.prefill is None or told.decode is None:
+        return Split(None, None, conflicts, told.queueing)
+    queueing = latency - told.prefill - told.decode
+    if queueing < -told.resolution:
+        return Split(None, None, (*conflicts, "phases_exceed_latency"), told.queueing)
+    phases = Phase(max(queueing, 0.0), Source.DERIVED), Phase(told.prefill, Source.REPORTED)
+    return Split(*phases, conflicts, told.queueing)
+
+
+def _possible(hints: Hints | None, observed: float, what: str) -> tuple[Hints, tuple[str, ...]]:
+    """The figures that can be true of ``observed`` seconds, and what is wrong with the others."""
+    if hints is None:
+        return _NOTHING, ()
+    limit = observed + hints.resolution
+    figures = (("queueing", hints.queueing), ("prefill", hints.prefill), ("decode", hints.decode))
+    checked = figures if what == "latency" else figures[:2]  # decode comes after the TTFT
+    wrong = {
+        name: f"{name}_negative" if value < 0 else f"{name}_exceeds_{what}"
+        for name, value in checked
+        if value is not None and not 0 <= value <= limit  # said so that NaN is wrong too
+    }
+    if not wrong:
+        return hints, ()
+    queueing, prefill, decode = (None if name in wrong else value for name, value in figures)
+    return Hints(queueing, prefill, decode, hints.resolution), tuple(wrong.values())

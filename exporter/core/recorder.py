@@ -95,6 +95,11 @@ class Recorder:
             return LivePhase.DECODE
         return LivePhase.QUEUEING if self._dispatched is None else LivePhase.WAITING
 
+    @property
+    def own_queue(self) -> float:
+        """From arrival to the moment the request left our own queue, in seconds; 0 while it is in it."""
+        return 0.0 if self._dispatched is None else self._dispatched - self.arrival
+
     def dispatched(self, at: float) -> None:
         """The request left our own queue for the engine; only the first time counts (a replay is not a new wait)."""
         if self._dispatched is None:
@@ -160,8 +165,9 @@ class Recorder:
         if self.timeline is not None:
             return None
         usage = usage or Usage()
-        estimated = usage.output is None and self.events > 0
-        if estimated:
+        estimated = False
+        if usage.output is None and self.events:
+            estimated = not all(choice.known for choice in self.choices.values())
             usage = Usage(usage.input, self.seen, usage.cached_input, usage.reasoning_output)
         phases = self._split(at, hints, sole_queue=sole_queue)
         if outcome not in _FINISHED:
@@ -185,7 +191,7 @@ class Recorder:
             ticked=self.ticked,
             ttft_told=self.ttft_told,
             stalled=self.stall,
-            reported_queueing=hints.queueing if hints else None,
+            reported_queueing=phases.reported_queueing,
             response_model=response_model,
             response_id=response_id,
             finish_reasons=finish_reasons,
@@ -196,8 +202,7 @@ class Recorder:
     def _split(self, at: float, hints: Hints | None, *, sole_queue: bool) -> Split:
         if self.first_token is None:
             return split_whole(at - self.arrival, hints)
-        own_queue = 0.0 if self._dispatched is None else self._dispatched - self.arrival
-        return split(self.first_token - self.arrival, own_queue, hints, sole_queue=sole_queue)
+        return split(self.first_token - self.arrival, self.own_queue, hints, sole_queue=sole_queue)
 
     def _tpots(self, output: int | None) -> tuple[float, ...]:
         if len(self.choices) == 1 and output is not None:

@@ -1,0 +1,285 @@
+"""One proxied request without sockets: what to forward, when, and what was learned.
+
+1. Bytes are given out as soon as they can be used, and understood afterwards: ``forward`` first, ``observe`` second.
+2. What we ask of the engine in the client's stead (usage) the client never sees in its answer.
+3. A body that is not understood is relayed as it is and followed as far as it can be.
+4. However it ends, there is one Timeline.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from exporter.core import outcome as endings
+from exporter.core.outcome import Ending, ErrorType, Outcome
+from exporter.core.recorder import Recorder
+from exporter.core.tally import Labels
+from exporter.core.timeline import Identity, Timeline
+from exporter.engines import Engine
+from exporter.wire import heads, openai, splice, sse, trace
+from exporter.wire.heads import Headers
+
+EVENT_LIMIT = 4 * 1024 * 1024
+
+_OPERATIONS = ((b"/chat/completions", "chat"), (b"/v1/completions", "text_completion"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all exchanges of a relay share. ``sample`` decides by trace id and the caller's own decision."""
+
+    engine: Engine
+    inspect_limit: int
+    sample: Callable[[int, bool | None], bool]
+    trace_id: Callable[[], int]
+    span_id: Callable[[], int]
+    gaps: Callable[[Labels], list[float]]
+    label_headers: tuple[bytes, ...] = ()
+
+
+class Mode(Enum):
+    """How an answer is followed."""
+
+    NONE = "none"
+    STREAM = "stream"
+    WHOLE = "whole"
+
+
+def operation(method: bytes, target: bytes) -> str | None:
+    """The operation of a request that is followed; ``None`` for one that is only relayed."""
+    if method != b"POST":
+        return None
+    path = target.partition(b"?")[0]
+    for suffix, name in _OPERATIONS:
+        if path.endswith(suffix):
+            return name
+    return None
+
+
+class Exchange:
+    """Follows one request to a generation route."""
+
+    def __init__(self, settings: Settings, operation: str, headers: Headers) -> None:
+        """Begin with the request's headers."""
+        self._settings = settings
+        self._operation = operation
+        self._parent = trace.read(heads.value(headers, b"traceparent"))
+        self._tracestate = heads.value(headers, b"tracestate") if self._parent else None
+        self._labels = tuple(_text(heads.value(headers, name)) for name in settings.label_headers)
+        self._splitter: sse.Splitter | None = None
+        self._filters = False
+        self._blocks: list[bytes] | None = None
+        self._whole: list[bytes] = []
+        self._size = 0
+        self._swallow = False
+        self.mode = Mode.NONE
+        self.started = False  # the request is known, so that there will be a Timeline
+        self.status: int | None = None
+        self.injected = False
+        self.uninspected: list[str] = []
+        self.timeline: Timeline | None = None
+
+    # The request
+
+    def request(self, at: float, body: bytes | None) -> bytes:
+        """The request has arrived, at ``at``; returns the body to send. ``None`` is a body too large to look at."""
+        asked = None
+        if body is None:
+            self.uninspected.append("request_too_large")
+        else:
+            asked = openai.read_request(body)
+            if asked is None:
+                self.uninspected.append("request_not_json")
+        identity = self._identity(asked)
+        base = (identity.operation, identity.model or "", identity.provider, *identity.labels)
+        choices = openai.choices_asked(asked) if asked else 1
+        self.recorder = Recorder(identity, at, self._settings.gaps(base), choices=choices)
+        self.reader = openai.Reader(self.recorder)
+        self.started = True
+        if body is None or asked is None or not identity.stream or not self._settings.engine.asks_usage:
+            return body or b""
+        spliced = splice.include_usage(body, asked.stream_options)
+        self.injected = spliced is not None
+        return spliced or body
+
+    def arrived(self, at: float) -> None:
+        """The last byte of a body that was sent on as it came was read at ``at``."""
+        if self.recorder.first_token is None:
+            self.recorder.arrival = at
+
+    @property
+    def held(self) -> float:
+        """From arrival to the moment the request was written to the engine, in seconds."""
+        return self.recorder.own_queue
+
+    def _identity(self, asked: openai.Request | None) -> Identity:
+        parent = self._parent
+        trace_id = int(parent.trace_id, 16) if parent else self._settings.trace_id()
+        return Identity(
+            operation=self._operation,
+            model=asked.model if asked and isinstance(asked.model, str) else None,
+            provider=self._settings.engine.name,
+            stream=asked is not None and asked.stream is True,
+            trace_id=f"{trace_id:032x}",
+            span_id=f"{self._settings.span_id():016x}",
+            parent_id=parent.span_id if parent else None,
+            sampled=self._settings.sample(trace_id, parent.sampled if parent else None),
+            tracestate=_text(self._tracestate) or None,
+            labels=self._labels,
+        )
+
+    def request_headers(self, headers: Headers) -> Headers:
+        """The headers to send, without the body's length: our span is the parent, and no encoding we cannot read."""
+        identity = self.recorder.identity
+        context = trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)
+        sent = heads.end_to_end(headers, (b"traceparent", b"accept-encoding", b"content-length", b"expect"))
+        return [*sent, (b"accept-encoding", b"identity"), (b"traceparent", context)]
+
+    # The answer
+
+    def response(self, status: int, headers: Headers) -> None:
+        """The head of the answer; decides how its body is followed."""
+        self.status = status
+        if status >= 300:  # noqa: PLR2004 - errors and redirects are told by their status
+            return
+        encoding = heads.value(headers, b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            self.uninspected.append("answer_encoded")
+            return
+        kind = (heads.value(headers, b"content-type") or b"").lower()
+        if kind.startswith(b"text/event-stream"):
+            self.mode = Mode.STREAM
+            self._splitter = sse.Splitter(EVENT_LIMIT)
+            self._filters = self.injected
+        elif kind.startswith(b"application/json"):
+            self.mode = Mode.WHOLE
+
+    @property
+    def filters(self) -> bool:
+        """Whether bytes may be taken out of the answer, so that its length is not known beforehand."""
+        return self._filters
+
+    def forward(self, data: bytes) -> bytes:
+        """What of these bytes to send on now; give the same bytes to ``observe`` afterwards."""
+        if not self._filters or self._splitter is None:
+            return data
+        blocks = self._blocks = self._splitter.feed(data)
+        if self._splitter.over:
+            return b"".join([*map(self._kept, blocks), self._give_up("event_too_large")])
+        if len(blocks) == 1 and not self._swallow and b'"usage"' not in blocks[0]:
+            return blocks[0]
+        return b"".join(map(self._kept, blocks))
+
+    def observe(self, at: float, data: bytes) -> None:
+        """Understand bytes that were read at ``at`` and are already on their way."""
+        if self._blocks is not None:
+            self._read(at, self._blocks)
+            self._blocks = None
+        elif self._splitter is not None:
+            self._read(at, self._splitter.feed(data))
+            if self._splitter.over:
+                self._give_up("event_too_large")
+        elif self.mode is Mode.WHOLE:
+            self._size += len(data)
+            if self._size <= self._settings.inspect_limit:
+                self._whole.append(data)
+            else:
+                self._give_up("answer_too_large")
+
+    def rest(self) -> bytes:
+        """The answer is complete: what was still held back."""
+        return self._splitter.held if self._filters and self._splitter else b""
+
+    def _read(self, at: float, blocks: list[bytes]) -> None:
+        for block in blocks:
+            event = sse.parse(block)
+            if event is not None:
+                self.reader.event(at, event)
+
+    def _kept(self, block: bytes) -> bytes:
+        """A block as it is sent on: nothing, if it is the usage that only we asked for."""
+        if self._swallow:
+            # The LF of a CRLF whose CR ended the block that was taken out.
+            self._swallow = False
+            block = block.removeprefix(b"\n")
+        if b'"usage"' not in block or self.reader.continuous:
+            return block
+        event = sse.parse(block)
+        if event is None or not openai.is_usage_chunk(event[1]):
+            return block
+        self._swallow = block.endswith(b"\r")
+        return b""
+
+    def _give_up(self, reason: str) -> bytes:
+        """Only relay from here on; returns the bytes that were held back."""
+        held = self.rest()
+        self.uninspected.append(reason)
+        self.mode = Mode.NONE
+        self._filters = False
+        self._splitter = None
+        self._whole.clear()
+        return held
+
+    # The end
+
+    def end(self, at: float) -> Timeline | None:
+        """The answer is complete and its last byte was read at ``at``."""
+        if self.mode is Mode.WHOLE:
+            self.reader.body(b"".join(self._whole))
+        elif self._splitter is not None and self._splitter.held:
+            self._tail(at, self._splitter.held.strip())
+        return self._finish(at, *self._ending())
+
+    def cancelled(self, at: float) -> Timeline | None:
+        """The client left at ``at``. It had its answer if every choice had finished: some do not wait for the rest."""
+        finished = self.reader.finish.keys()
+        if finished and self.recorder.choices.keys() <= finished:
+            return self._finish(at, *self._ending())
+        return self._finish(at, Outcome.CANCELLED, ErrorType.NONE)
+
+    def failed(self, at: float, outcome: Outcome, error_type: ErrorType, status: int | None = None) -> Timeline | None:
+        """It ended badly at ``at``; ``status`` is what the client was told, if it could be told."""
+        if self.status is None:
+            self.status = status
+        return self._finish(at, outcome, error_type)
+
+    def _tail(self, at: float, held: bytes) -> None:
+        """What stands after the last empty line: a bare JSON error sent as an event stream, or an event without end."""
+        event = ("", held) if held.startswith(b"{") else sse.parse(held)
+        if event is not None:
+            self.reader.event(at, event)
+
+    def _ending(self) -> Ending:
+        by_status = endings.of_status(self.status) if self.status is not None else None
+        if by_status is not None:
+            return by_status
+        if self.reader.error:
+            return Outcome.FAILED, ErrorType.ENGINE_ERROR
+        reasons = self._reasons()
+        if reasons or self.mode is Mode.STREAM:
+            return endings.of_finish_reasons(reasons)
+        return Outcome.COMPLETED, ErrorType.NONE
+
+    def _reasons(self) -> tuple[str, ...]:
+        return tuple(reason for _, reason in sorted(self.reader.finish.items()))
+
+    def _finish(self, at: float, outcome: Outcome, error_type: ErrorType) -> Timeline | None:
+        reader = self.reader
+        timeline = self.recorder.finish(
+            at,
+            outcome,
+            error_type,
+            status=self.status,
+            usage=reader.usage,
+            finish_reasons=self._reasons(),
+            response_model=reader.model,
+            response_id=reader.id,
+        )
+        if timeline is not None and timeline.identity.model is None and reader.model is not None:
+            timeline = replace(timeline, identity=replace(timeline.identity, model=reader.model))
+        self.timeline = self.timeline or timeline
+        return timeline
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("latin-1") if value else ""

@@ -1,0 +1,75 @@
+"""One side's connection: bytes written to the socket at once where it takes them, and who waits for it."""
+
+import asyncio
+import os
+from typing import cast
+
+
+class Link(asyncio.Protocol):
+    """What the client's and the engine's connection have in common.
+
+    ``write`` calls the kernel itself while nothing is queued: uvloop would put the call off to the end of the loop's
+    iteration, behind the reads and the measuring of all other connections that are ready in it.
+    """
+
+    __slots__ = ("_fd", "blocked", "transport")
+
+    def __init__(self) -> None:
+        """Not connected yet."""
+        self.transport: asyncio.Transport | None = None
+        self.blocked = False
+        self._fd = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = cast("asyncio.Transport", transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self._fd = transport.get_extra_info("socket").fileno()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Gone."""
+        self._fd = -1
+        self.transport = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still be written to."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or queue what the socket does not take; nothing happens on a connection that is gone."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or not data:
+            return
+        if self._fd >= 0 and not transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                transport.abort()
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
+
+    def close(self) -> None:
+        """Close after what is queued was sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def stop_reading(self) -> None:
+        """Take no more bytes from this side for now."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Take bytes again."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()

@@ -1,0 +1,400 @@
+"""One request on its way: from the client's connection to the engine's, and its answer back."""
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from exporter import catalog
+from exporter.config import Config
+from exporter.core.outcome import ErrorType, Outcome
+from exporter.core.timeline import Timeline
+from exporter.exchange import Exchange, Settings, operation
+from exporter.relay.pool import Pool
+from exporter.relay.reporter import Reporter
+from exporter.relay.upstream import AnswerHead, Upstream
+from exporter.wire import heads
+from exporter.wire.heads import Headers
+
+if TYPE_CHECKING:
+    from exporter.relay.client import Client
+
+_LAST_CHUNK = b"0\r\n\r\n"
+_NO_BODY = (204, 304)
+
+
+@dataclass(slots=True)
+class Services:
+    """What all turns of a relay share; ``buffered`` is the bytes of bodies held for inspection now."""
+
+    config: Config
+    settings: Settings
+    pool: Pool
+    reporter: Reporter
+    turns: "set[Turn]"
+    buffered: int = 0
+    draining: bool = False
+
+
+BUFFER_LIMIT = 256 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of a request as it was received; ``length`` is its Content-Length."""
+
+    method: bytes
+    target: bytes
+    version: str
+    headers: Headers
+    length: int | None
+    chunked: bool
+
+
+class Turn:
+    """A request and its answer.
+
+    The request's body is either held until it is complete, to be looked into (``_held``), or sent on as it comes
+    (``uploading``). Whatever ends the turn, it ends once, in ``_over``.
+    """
+
+    __slots__ = ("_chunked", "_early", "_exchange", "_held", "_length", "_paused_at", "_replayable", "_replayed",
+                 "_request", "_services", "_size", "_stream_body", "_told", "_upstream", "active_at", "client",
+                 "complete", "head", "over", "sent_at", "tunnel", "upgrade", "uploading")  # fmt: skip
+
+    def __init__(self, client: "Client", services: Services, head: Head) -> None:
+        """A request whose head was received from ``client``."""
+        self.client = client
+        self.head = head
+        self.complete = False  # the request was received whole
+        self.uploading = False  # its body is being sent on as it comes
+        self.upgrade = False  # a WebSocket was asked for
+        self.tunnel = False  # and agreed to: bytes go both ways
+        self.over = False
+        self.sent_at: float | None = None  # when it was written to the engine
+        self.active_at = monotonic()  # when a byte last came from the engine, or we began to wait for one
+        self._services = services
+        self._upstream: Upstream | None = None
+        self._exchange: Exchange | None = None
+        self._held: list[bytes] = []
+        self._size = 0
+        self._early: list[bytes] = []
+        self._request = b""
+        self._replayable = False
+        self._replayed = False
+        self._told = False  # the client has the head of the answer
+        self._chunked = False
+        self._length = True  # the answer's end is known from its framing
+        self._stream_body = False
+        self._paused_at: float | None = None
+
+    # The request
+
+    def begin(self) -> None:
+        """The turn's time has come: the answers to all earlier requests on this connection were sent."""
+        services, head = self._services, self.head
+        services.turns.add(self)
+        name = operation(head.method, head.target)
+        if name is not None:
+            self._exchange = Exchange(services.settings, name, head.headers)
+        if head.version == "1.1" and (heads.value(head.headers, b"expect") or b"").lower() == b"100-continue":
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        limit = services.config.inspect_limit
+        if self._exchange is None or (head.length or 0) > limit or services.buffered > BUFFER_LIMIT:
+            self._send_unread()
+
+    def body(self, data: bytes) -> None:
+        """A part of the request's body."""
+        self._size += len(data)
+        limit = self._services.config.max_body
+        if limit and self._size > limit:
+            self.refuse(413, f"the request body is larger than {limit} bytes", "max_body")
+            return
+        if self._stream_body:
+            self._upload(data)
+            return
+        self._held.append(data)
+        self._services.buffered += len(data)
+        if self._size > self._services.config.inspect_limit:
+            self._send_unread()
+
+    def received(self, at: float) -> None:
+        """The request was received whole; its last byte was read at ``at``."""
+        self.complete = True
+        if not self._stream_body:
+            self._send_whole(at)
+            return
+        self.uploading = False
+        if self.head.chunked:
+            self._put(_LAST_CHUNK)
+        if self._exchange is not None:
+            self._exchange.arrived(at)
+
+    def _send_whole(self, at: float) -> None:
+        exchange = self._exchange
+        if exchange is None or self.over:
+            return
+        body = exchange.request(at, self._release())
+        self._services.reporter.opened(exchange.recorder)
+        headers = exchange.request_headers(self.head.headers)
+        if body or self.head.length is not None or self.head.chunked:
+            headers.append((b"content-length", b"%d" % len(body)))
+        self._request = self._head_line(headers) + body
+        self._replayable = True
+        self._dispatch()
+
+    def _send_unread(self) -> None:
+        """Send the body on as it comes: nobody looks into it, or it is too large to be looked into."""
+        exchange, head = self._exchange, self.head
+        if exchange is not None:
+            exchange.request(monotonic(), None)
+            self._services.reporter.opened(exchange.recorder)
+            headers = exchange.request_headers(head.headers)
+        else:
+            headers = heads.end_to_end(head.headers, (b"content-length", b"expect"))
+        if head.chunked:
+            headers.append((b"transfer-encoding", b"chunked"))
+        elif head.length is not None:
+            headers.append((b"content-length", b"%d" % head.length))
+        if self.upgrade:
+            headers += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+        self._request = self._head_line(headers)
+        self._replayable = not head.chunked and not head.length
+        self._stream_body = True
+        self.uploading = not self.complete and not self._replayable
+        held = self._release()
+        if held:
+            self._upload(held)
+        self._dispatch()
+
+    def _head_line(self, headers: Headers) -> bytes:
+        target = self._services.config.upstream.prefix.encode() + self.head.target
+        return heads.write_request(self.head.method, target, headers)
+
+    def _release(self) -> bytes:
+        body = b"".join(self._held)
+        self._services.buffered -= len(body)
+        self._held.clear()
+        return body
+
+    def _upload(self, data: bytes) -> None:
+        self._put(b"%x\r\n%b\r\n" % (len(data), data) if self.head.chunked else data)
+
+    def _put(self, data: bytes) -> None:
+        if self._upstream is not None:
+            self._upstream.write(data)
+        else:
+            self._early.append(data)
+            self.client.stop_reading()
+
+    # The engine's connection
+
+    def _dispatch(self) -> None:
+        upstream = self._services.pool.take()
+        if upstream is not None:
+            self._start(upstream)
+        else:
+            self._services.pool.connect(self._start, self._no_connection)
+
+    def _start(self, upstream: Upstream) -> None:
+        if self.over:
+            self._services.pool.give_back(upstream)
+            return
+        self._upstream = upstream
+        upstream.start(self)
+        upstream.write(self._request + b"".join(self._early) if self._early else self._request)
+        self.sent_at = self.active_at = monotonic()
+        if self._early:
+            self._early.clear()
+            self.client.go_on_reading()
+        if self._exchange is not None:
+            self._exchange.recorder.dispatched(self.sent_at)
+
+    def _no_connection(self, error: OSError | TimeoutError) -> None:
+        if self.over:
+            return
+        config = self._services.config
+        reason = f"no answer within {config.connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+        self._fail(ErrorType.CONNECT, 502, f"cannot connect to the engine at {self._services.pool.name}: {reason}")
+
+    # The answer
+
+    def answer(self, at: float, head: AnswerHead | None, body: bytes, *, complete: bool) -> None:
+        """What one read from the engine brought; it goes on to the client first."""
+        if self.over:
+            return
+        exchange = self._exchange
+        self.active_at = at
+        out = self._answer_head(head) if head is not None else b""
+        sent = exchange.forward(body) if exchange is not None and body else body
+        if complete and exchange is not None:
+            sent += exchange.rest()
+        self.client.write(out + self._framed(sent, complete=complete))
+        if exchange is not None:
+            if head is not None:
+                self._services.reporter.added_latency(exchange.held + monotonic() - at)
+            if body:
+                exchange.observe(at, body)
+        if complete:
+            self._upstream = None
+            self._over(exchange.end(at) if exchange is not None else None, keep=self._length and self.complete)
+
+    def _framed(self, data: bytes, *, complete: bool) -> bytes:
+        if not self._chunked:
+            return data
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return chunk + _LAST_CHUNK if complete else chunk
+
+    def _answer_head(self, head: AnswerHead) -> bytes:
+        exchange, request = self._exchange, self.head
+        if exchange is not None:
+            exchange.response(head.status, head.headers)
+        length = heads.value(head.headers, b"content-length")
+        empty = request.method == b"HEAD" or head.status in _NO_BODY
+        known = length is not None and not (exchange is not None and exchange.filters)
+        self._chunked = not empty and not known and request.version == "1.1"
+        self._length = empty or known or self._chunked
+        headers = heads.end_to_end(head.headers, () if known or empty else (b"content-length",))
+        if self._chunked:
+            headers.append((b"transfer-encoding", b"chunked"))
+        if not self.client.keep or self._services.draining or not self._length:
+            self.client.keep = False
+            headers.append((b"connection", b"close"))
+        elif request.version == "1.0":
+            headers.append((b"connection", b"keep-alive"))
+        self._told = True
+        return heads.write_response(head.status, head.reason, headers)
+
+    def answer_over(self, at: float, upstream: Upstream) -> None:
+        """The engine closed its connection at ``at`` while it worked for this turn."""
+        self._upstream = None
+        if self.over:
+            return
+        if self.tunnel:
+            self._over(None, keep=False)
+        elif not upstream.answered and upstream.used > 1 and self._replayable and not self._replayed:
+            self._replayed = True
+            self._services.reporter.count(catalog.REPLAYS)
+            self._services.pool.connect(self._start, self._no_connection)
+        elif self._told and upstream.until_close:
+            self.answer(at, None, b"", complete=True)
+        else:
+            self._fail(ErrorType.RESET, 502, "the engine closed the connection before its answer was complete")
+
+    def answer_broken(self, at: float, message: str) -> None:
+        """The engine sent something that is not an answer."""
+        del at
+        self._fail(ErrorType.PROTOCOL, 502, message)
+
+    def switched(self, head: AnswerHead, rest: bytes) -> None:
+        """The engine agreed to an upgrade: bytes go both ways from here on."""
+        if not self.upgrade:
+            self._fail(ErrorType.PROTOCOL, 502, "the engine switched protocols without being asked")
+            return
+        self.tunnel = True
+        self.client.keep = False
+        headers = [*heads.end_to_end(head.headers), (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+        self._told = True
+        self.client.write(heads.write_response(head.status, head.reason, headers) + rest)
+        self.client.switched()
+
+    def to_engine(self, data: bytes) -> None:
+        """Bytes of a tunnel."""
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    # Both sides' speed
+
+    def client_slow(self) -> None:
+        """The client does not take what is sent: stop reading the engine."""
+        self._paused_at = monotonic()
+        if self._upstream is not None:
+            self._upstream.stop_reading()
+
+    def client_ready(self) -> None:
+        """It takes bytes again."""
+        now = monotonic()
+        if self._paused_at is not None and self._exchange is not None:
+            self._exchange.recorder.stalled(self._paused_at, now)
+        self._paused_at = None
+        self.active_at = now
+        if self._upstream is not None:
+            self._upstream.go_on_reading()
+
+    # The end
+
+    def client_gone(self) -> None:
+        """The client left: the engine must know at once."""
+        if self.over:
+            return
+        exchange = self._exchange
+        timeline = exchange.cancelled(monotonic()) if exchange is not None and exchange.started else None
+        self._over(timeline, keep=False)
+
+    def abort(self, reason: str) -> None:
+        """End it now, for a reason of our own."""
+        self._fail(ErrorType.RESET, 503, reason)
+
+    def check(self, now: float) -> None:
+        """End the turn if its time is over."""
+        config = self._services.config
+        if self.over or self.tunnel:
+            return
+        if self._paused_at is not None:
+            if now - self._paused_at > config.idle_timeout:
+                self.client.abort()
+        elif self.sent_at is not None and self.complete:
+            self._check_engine(now)
+
+    def _check_engine(self, now: float) -> None:
+        config, exchange = self._services.config, self._exchange
+        waiting = not self._told if exchange is None else exchange.recorder.first_token is None
+        if waiting and self.sent_at is not None and now - self.sent_at > config.first_token_timeout:
+            message = f"the engine gave no token within {config.first_token_timeout:g} s"
+            self._fail(ErrorType.FIRST_TOKEN_TIMEOUT, 504, message, Outcome.TIMED_OUT)
+        elif not waiting and now - self.active_at > config.idle_timeout:
+            message = f"the engine was silent for {config.idle_timeout:g} s"
+            self._fail(ErrorType.IDLE_TIMEOUT, 504, message, Outcome.TIMED_OUT)
+
+    def _fail(self, error_type: ErrorType, status: int, message: str, outcome: Outcome = Outcome.FAILED) -> None:
+        """Tell the client in OpenAI's shape where it knows nothing yet; otherwise cut its answer, cleanly."""
+        if self.over:
+            return
+        told, self._told = self._told, True
+        keep = not told and self.complete and self.client.keep and not self._services.draining
+        if not told:
+            kind = "timeout" if outcome is Outcome.TIMED_OUT else "upstream_error"
+            self.client.write(heads.error(status, message, kind, close=not keep))
+        exchange = self._exchange
+        timeline = None
+        if exchange is not None and exchange.started:
+            timeline = exchange.failed(monotonic(), outcome, error_type, None if told else status)
+        self._over(timeline, keep=keep)
+
+    def refuse(self, status: int, message: str, reason: str) -> None:
+        """Say no to a request before the engine has it."""
+        self._services.reporter.count(catalog.REFUSED, (reason,))
+        told, self._told = self._told, True
+        if not told:
+            self.client.write(heads.error(status, message, "invalid_request_error", close=True))
+        exchange, timeline = self._exchange, None
+        if exchange is not None and exchange.started:
+            timeline = exchange.failed(monotonic(), Outcome.INVALID, ErrorType.NONE, None if told else status)
+        self._over(timeline, keep=False)
+
+    def _over(self, timeline: Timeline | None, *, keep: bool) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._release()
+        services, exchange = self._services, self._exchange
+        services.turns.discard(self)
+        if self._upstream is not None:
+            self._upstream.turn = None
+            self._upstream.abort()
+            self._upstream = None
+        if exchange is not None and exchange.started:
+            for reason in exchange.uninspected:
+                services.reporter.count(catalog.UNINSPECTED, (reason,))
+            if timeline is not None:
+                services.reporter.ended(exchange.recorder, timeline)
+        self.client.turn_over(self, keep=keep)

@@ -1,0 +1,159 @@
+"""The engine's side: one connection that reads one answer at a time."""
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import httptools
+
+from exporter.relay.link import Link
+from exporter.wire.heads import Headers
+
+if TYPE_CHECKING:
+    from exporter.relay.pool import Pool
+    from exporter.relay.turn import Turn
+
+_SWITCHING = 101
+_FIRST_FINAL = 200
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class AnswerHead:
+    """Status line and headers of an answer."""
+
+    __slots__ = ("headers", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
+        """As they were received."""
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class Upstream(Link):
+    """A connection to the engine: free in the pool, or working for one turn."""
+
+    __slots__ = ("_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason", "_skip",
+                 "answered", "free_since", "turn", "until_close", "used")  # fmt: skip
+
+    def __init__(self, pool: "Pool") -> None:
+        """A connection that belongs to ``pool`` when it is free."""
+        super().__init__()
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._headers: Headers = []
+        self._reason = b""
+        self._head: AnswerHead | None = None
+        self._complete = False
+        self._keep = False
+        self._skip = False
+        self.turn: Turn | None = None
+        self.answered = False  # a byte of the current answer was read
+        self.until_close = False  # the answer ends with the connection
+        self.used = 0
+        self.free_since = 0.0
+
+    def start(self, turn: "Turn") -> None:
+        """Work for a turn."""
+        self.turn = turn
+        self.answered = False
+        self.used += 1
+
+    # asyncio
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        at = monotonic()
+        turn = self.turn
+        if turn is None:
+            self.abort()  # nobody asked: whatever it is, the next answer must not begin with it
+            return
+        self.answered = True
+        if turn.tunnel:
+            turn.client.write(data)
+            return
+        rest = b""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
+            return
+        head, self._head = self._head, None
+        if head is not None and turn.head.method == b"HEAD":
+            self._keep, self._complete = False, True  # the parser would wait for a body
+        body = b"".join(self._pieces) if self._pieces else b""
+        self._pieces.clear()
+        if head is not None and head.status == _SWITCHING:
+            turn.switched(head, rest)
+            return
+        if head is not None or body or self._complete:
+            self._deliver(turn, at, head, body)
+
+    def _deliver(self, turn: "Turn", at: float, head: AnswerHead | None, body: bytes) -> None:
+        complete, self._complete = self._complete, False
+        if complete and self._keep and not turn.uploading:
+            self.turn = None
+            self._pool.give_back(self)
+        elif complete:
+            self.turn = None
+            self.close()
+        turn.answer(at, head, body, complete=complete)
+
+    def eof_received(self) -> None:
+        """The engine closes; connection_lost follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The engine is gone: the end of an answer without a length, or a cut."""
+        super().connection_lost(exc)
+        self._pool.forget(self)
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.answer_over(monotonic(), self)
+
+    def pause_writing(self) -> None:
+        """The engine takes the request slower than the client sends it."""
+        self.blocked = True
+        if self.turn is not None:
+            self.turn.client.stop_reading()
+
+    def resume_writing(self) -> None:
+        """It takes bytes again."""
+        self.blocked = False
+        if self.turn is not None:
+            self.turn.client.go_on_reading()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._headers = []
+        self._reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        """The reason phrase, or a part of it."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete; interim answers (1xx) are between the engine and us."""
+        status = self._parser.get_status_code()
+        self._skip = status < _FIRST_FINAL and status != _SWITCHING
+        if not self._skip:
+            self._keep = self._parser.should_keep_alive()
+            self.until_close = not any(name.lower() in _FRAMING for name, _ in self._headers)
+            self._head = AnswerHead(status, self._reason, self._headers)
+        self._headers = []  # what follows the body are trailers, which nobody asked for
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body, without its framing."""
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is complete."""
+        if not self._skip:
+            self._complete = True

@@ -1,0 +1,1 @@
+"""Bytes to events: incremental decoders of what clients and engines send, pure."""
