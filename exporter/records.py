@@ -121,7 +121,7 @@ class Frames:
 def _decode(body: memoryview) -> Message:
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own, text that is not UTF-8, endless nesting
         raise ValueError(f"frame of {len(body)} bytes is not a message: {error}") from error
     finally:
         body.release()
