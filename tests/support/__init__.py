@@ -1,0 +1,1 @@
+"""The real peers that tests and the benchmark talk to: engines, collectors, Prometheus and the sidecar itself."""
