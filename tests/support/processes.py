@@ -41,8 +41,26 @@ def tcp_accepts(port: int) -> bool:
     return False
 
 
+def session_members(session: int) -> list[int]:
+    """The processes of one session: a `Process` and all its descendants that did not leave it."""
+    members = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(after_name[3]) == session and after_name[0] != "Z":
+                members.append(int(entry.name))
+    return sorted(members)
+
+
+def command_line(pid: int) -> list[str]:
+    """The process's arguments; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    return []
+
+
 class Process:
-    """A running child in a process group of its own; use as a context manager, or call `stop`."""
+    """A running child in a session of its own; use as a context manager, or call `stop`."""
 
     def __init__(
         self,
@@ -123,8 +141,9 @@ class Process:
             self._child.wait(grace)
         except subprocess.TimeoutExpired:
             self._lines.append(f"[{self.name} was killed: it did not end {grace:g} s after SIGTERM]")
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        for pid in session_members(self._child.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         code = self._child.wait()
         self._reader.join(5)
         if self._child.stdout is not None and not self._reader.is_alive():
