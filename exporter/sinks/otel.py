@@ -61,12 +61,16 @@ class OtelSink:
     """Takes ended requests and exports the spans of those that are sampled."""
 
     def __init__(self, exporter: SpanExporter, resource: Resource, limit: int = _QUEUE, batch: int = _BATCH) -> None:
-        """Export in batches; at most ``limit`` spans wait, beyond that those of whole requests are dropped."""
+        """Export in batches; at most ``limit`` spans wait, beyond that those of whole requests are dropped.
+
+        While ``paused`` is set, everything is dropped and counted.
+        """
         self._resource = resource
         self._exporter = _Counted(exporter)
         self._limit = limit
         self._handed = 0
         self._refused = 0
+        self.paused = False
         self._processor = BatchSpanProcessor(self._exporter, limit, max_export_batch_size=min(limit, batch))
 
     def record(self, timeline: Timeline, wall: float) -> None:
@@ -79,7 +83,7 @@ class OtelSink:
             _log.warning("no spans could be made of a request: %s", error)
             self._refused += 1
             return
-        if self.waiting + len(made) > self._limit:
+        if self.paused or self.waiting + len(made) > self._limit:
             self._refused += len(made)
             return
         self._handed += len(made)
@@ -109,7 +113,11 @@ def from_environment(environ: Mapping[str, str]) -> OtelSink | None:
     if make is None:
         _log.warning("%s=%s is not known, no spans are exported (%s)", OTEL_TRACES_EXPORTER, kind, _accepted())
         return None
-    exporter = make(environ)
+    try:
+        exporter = make(environ)
+    except Exception as error:  # noqa: BLE001 - whatever the SDK makes of a variable, it costs the spans alone
+        _log.warning("no spans are exported: %s: %s", type(error).__name__, error)
+        return None
     if exporter is None:
         return None
     limit = _positive(environ, OTEL_BSP_MAX_QUEUE_SIZE, _QUEUE)
