@@ -21,11 +21,12 @@ from exporter.core.timeline import Timeline
 UNKNOWN = "unknown"
 OTHER = "other"
 LONGEST = 128
-_KNOWN_LIMIT = 4096  # names that an engine may list; they cost memory, not places
+_KNOWN_LIMIT = 4096  # names that are remembered as known; they cost memory, not places
 _HEADERS = len(catalog.BASE_LABELS)
+_STATUS = catalog.BY_NAME[catalog.REQUESTS].labels.index("http_response_status_code")
 
 # Series that exist only because tokens came, so that the engine took the model's name for one of its own.
-_ANSWERED = frozenset(
+_OF_TOKENS = frozenset(
     (
         catalog.ITL,
         catalog.TTFT,
@@ -42,7 +43,7 @@ State = tuple[list[str], list[str], list[list[str]]]
 
 
 class Places:
-    """The values of one label that have a place, at most ``limit`` beyond those reserved."""
+    """The values of one label that have a place, at most ``limit`` or as many as are reserved."""
 
     def __init__(self, label: str, limit: int, reserved: Iterable[str] = ()) -> None:
         """``reserved`` values have a place from the start and count too."""
@@ -50,28 +51,28 @@ class Places:
         self.taken = dict.fromkeys(reserved)
         self._limit = limit
 
-    def take(self, value: str) -> str | None:
-        """The value if it has a place or gets one now, else ``None``."""
+    def take(self, value: str) -> str:
+        """The value if it has a place or gets one now, else ``other``."""
         if value not in self.taken:
             if len(self.taken) >= self._limit:
-                return None
+                return OTHER
             self.taken[value] = None
         return value
 
 
 class Admission:
-    """Admitted label values, remembered from the first use on; the same value is written the same way everywhere."""
+    """Admitted label values, remembered from the first use on."""
 
     def __init__(self, models: tuple[str, ...], headers: tuple[str, ...] = (), limit: int = 64) -> None:
         """``models`` are the operator's; ``headers`` are the names of the header labels, after the base labels."""
-        own = [clean(name) for name in models]
-        self._known = dict.fromkeys(own)
-        self._models = Places(catalog.BASE_LABELS[catalog.MODEL], limit, own)
+        self._models = Places(catalog.BASE_LABELS[catalog.MODEL], limit, map(clean, models))
+        self._known: dict[str, None] = {}
         self._headers = [Places(label, limit) for label in headers]
+        self._base = _HEADERS + len(headers)  # how many values stand before a metric's own labels
         self._folded = Tally()
 
     def learn(self, names: Iterable[str]) -> None:
-        """The engine lists these models (/v1/models)."""
+        """The engine has models of these names (/v1/models, or an answer)."""
         for name in names:
             if len(self._known) >= _KNOWN_LIMIT:
                 return
@@ -80,31 +81,30 @@ class Admission:
     def timeline(self, timeline: Timeline) -> Timeline:
         """The same request with admitted names; an answer of 2xx makes its model known."""
         identity = timeline.identity
-        if identity.model and timeline.status is not None and _is_success(timeline.status):
-            self._prove(identity.model)
-        model = self._model(identity.model or "")
+        model = self._model(identity.model or "", answered=_is_success(timeline.status))
         labels = self._header_values(identity.labels)
+        self._count_folded((identity.model or "", *identity.labels), (model, *labels), 1)
         return replace(timeline, identity=replace(identity, model=model, labels=labels))
 
     def tally(self, tally: Tally) -> Tally:
         """The same counts with admitted names; series that only an answered request has make its model known."""
-        for series in (*tally.counters, *tally.histograms):
-            if self._answered(series):
-                self._prove(series[1][catalog.MODEL])
+        answered = {
+            series[1][catalog.MODEL] for series in (*tally.counters, *tally.histograms) if self._answered(series)
+        }
         admitted = Tally()
-        admitted.merge(tally, self._rename)
+        admitted.merge(tally, lambda series: self._rename(series, answered))
+        for (name, labels), amount in tally.counters.items():
+            if name == catalog.REQUESTS:  # of requests that ended without a timeline of their own
+                after = self._rename((name, labels), answered)[1]
+                self._count_folded(labels[catalog.MODEL : self._base], after[catalog.MODEL : self._base], amount)
         return admitted
 
     def live(self, labels: Labels) -> Labels:
-        """The base labels (and header values) of live requests with admitted names; nothing is counted as folded."""
-        before, self._folded = self._folded, Tally()
-        try:
-            return self._admitted(labels, len(labels))
-        finally:
-            self._folded = before
+        """The base labels and header values of live requests with admitted names."""
+        return self._admitted(labels, answered=False)
 
     def folded(self) -> Tally:
-        """How many values were folded into other since the last call, as counters for the totals."""
+        """How many values of ended requests were folded into other since the last call, as counters for the totals."""
         found, self._folded = self._folded, Tally()
         return found
 
@@ -121,50 +121,42 @@ class Admission:
         for places, values in zip((self._models, *self._headers), (models, *headers), strict=True):
             places.taken.update(dict.fromkeys(values))
 
-    def _prove(self, model: str) -> None:
-        """Make a name known; only one that can get a place is worth remembering."""
+    def _model(self, model: str, *, answered: bool) -> str:
+        if model in self._models.taken:
+            return model
         name = clean(model)
-        if name and len(self._known) < _KNOWN_LIMIT:
-            self._known[name] = None
-
-    def _model(self, model: str) -> str:
-        name = clean(model)
-        return self._placed(self._models, name) if name in self._known else UNKNOWN
+        if name and answered:
+            self.learn((name,))
+        return self._models.take(name) if name and (answered or name in self._known) else UNKNOWN
 
     def _header_values(self, values: Labels) -> Labels:
-        cleaned = [clean(value) for value in values]
-        return tuple(
-            self._placed(places, value) if value else "" for places, value in zip(self._headers, cleaned, strict=True)
-        )
+        pairs = zip(self._headers, values, strict=True)
+        return tuple(places.take(clean(value)) if value else "" for places, value in pairs)
 
-    def _placed(self, places: Places, value: str) -> str:
-        taken = places.take(value)
-        if taken is None:
-            self._folded.inc(catalog.FOLDED, (places.label,))
-            return OTHER
-        return taken
-
-    def _rename(self, series: Series) -> Series:
+    def _rename(self, series: Series, answered: set[str]) -> Series:
         name, labels = series
         if not catalog.BY_NAME[name].base:
             return series
-        return name, self._admitted(labels, _HEADERS + len(self._headers))
+        return name, self._admitted(labels, answered=labels[catalog.MODEL] in answered)
 
-    def _admitted(self, labels: Labels, base: int) -> Labels:
-        """Labels whose first ``base`` values are the base labels and the header values."""
-        model = self._model(labels[catalog.MODEL])
-        before, after = labels[: catalog.MODEL], labels[catalog.MODEL + 1 : _HEADERS]
-        return (*before, model, *after, *self._header_values(labels[_HEADERS:base]), *labels[base:])
+    def _admitted(self, labels: Labels, *, answered: bool) -> Labels:
+        operation, model, provider = labels[:_HEADERS]
+        name = self._model(model, answered=answered)
+        return (operation, name, provider, *self._header_values(labels[_HEADERS : self._base]), *labels[self._base :])
 
-    def _answered(self, series: Series) -> bool:
-        name, labels = series
+    def _answered(self, name: str, labels: Labels) -> bool:
         if name == catalog.REQUESTS:
-            status = labels[_HEADERS + len(self._headers) + _STATUS]
+            status = labels[self._base + _STATUS]
             return status.isdecimal() and _is_success(int(status))
-        return name in _ANSWERED
+        return name in _OF_TOKENS
 
-
-_STATUS = catalog.BY_NAME[catalog.REQUESTS].labels.index("http_response_status_code")
+    def _count_folded(self, before: Labels, after: Labels, amount: float) -> None:
+        """Both from the model on; what stands between it and the header values is no client's."""
+        skipped = len(after) - len(self._headers)
+        clients = (0, *range(skipped, len(after)))
+        for places, at in zip((self._models, *self._headers), clients, strict=True):
+            if after[at] == OTHER != before[at]:
+                self._folded.inc(catalog.FOLDED, (places.label,), amount)
 
 
 def clean(value: str) -> str:
@@ -175,5 +167,5 @@ def clean(value: str) -> str:
     return cut if len(cut) <= LONGEST else cut[: LONGEST - 1] + "…"
 
 
-def _is_success(status: int) -> bool:
-    return 200 <= status < 300  # noqa: PLR2004 - the successes of RFC 9110
+def _is_success(status: int | None) -> bool:
+    return status is not None and 200 <= status < 300  # noqa: PLR2004 - the successes of RFC 9110
