@@ -11,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 from exporter import catalog
 from exporter.catalog import Kind, Metric
 from exporter.core.tally import Cells, Labels
-from exporter.sinks.prometheus.exemplars import Exemplars, written
+from exporter.sinks.prometheus.exemplars import Exemplar, Exemplars, written
 from exporter.sinks.prometheus.text import head, label_names, label_pairs
 
 _MARK = "\0"
@@ -64,12 +64,9 @@ class Family:
         found = [head(self.metric, openmetrics=exemplars is not None)]
         for labels, line in self._lines.items():
             kept = exemplars.of((self.metric.name, labels)) if exemplars else None
-            values: list[object] = list(accumulate(line.counts))
-            total = values[-1]
-            if kept:
-                values = [part for at, count in enumerate(values) for part in (count, _suffix(kept, at))]
-            template = self._with_exemplars if kept else self._plain
-            found.append(template.replace(_MARK, line.pairs) % (*values, line.sum, total))
+            counts = list(accumulate(line.counts))
+            template, values = (self._with_exemplars, _between(counts, kept)) if kept else (self._plain, counts)
+            found.append(template.replace(_MARK, line.pairs) % (*values, line.sum, counts[-1]))
         return "".join(found)
 
     def _line(self, labels: Labels) -> _Line:
@@ -104,6 +101,10 @@ def _template(name: str, edges: list[str], value: str, *, labels: bool) -> str:
     return "".join([*lines, f"{name}_sum{braces} %r\n", f"{name}_count{braces} %d\n"])
 
 
-def _suffix(kept: dict[int, tuple[str, float, float]], bucket: int) -> str:
-    exemplar = kept.get(bucket)
-    return written(exemplar) if exemplar else ""
+def _between(counts: list[int], kept: dict[int, Exemplar]) -> list[object]:
+    """Each count with what follows it on its line."""
+    found: list[object] = [""] * (2 * len(counts))
+    found[::2] = counts
+    for bucket, exemplar in kept.items():
+        found[2 * bucket + 1] = written(exemplar)
+    return found

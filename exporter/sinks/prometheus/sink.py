@@ -83,7 +83,7 @@ class PrometheusSink:
             found.append((catalog.TTFT, (), timeline.ttft))
         for name, labels, value in found:
             bucket = self._histograms.families[name].bucket(value)
-            self._exemplars.keep((name, base + labels), bucket, (trace_id, value, wall))
+            self._exemplars.keep((name, base + labels), bucket, (trace_id, float(value), wall))
 
 
 def _check_header_labels(header_labels: tuple[str, ...]) -> None:
