@@ -88,9 +88,8 @@ class Admission:
 
     def tally(self, tally: Tally) -> Tally:
         """The same counts with admitted names; series that only an answered request has make its model known."""
-        answered = {
-            series[1][catalog.MODEL] for series in (*tally.counters, *tally.histograms) if self._answered(series)
-        }
+        every = (*tally.counters, *tally.histograms)
+        answered = {labels[catalog.MODEL] for name, labels in every if self._answered(name, labels)}
         admitted = Tally()
         admitted.merge(tally, lambda series: self._rename(series, answered))
         for (name, labels), amount in tally.counters.items():
