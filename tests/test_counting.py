@@ -64,6 +64,11 @@ def test_output_tokens_are_set_right_at_the_end() -> None:
     assert counted(streamed(ticked=100)).counters[catalog.TOKENS, (*BASE, "output")] == 29
 
 
+def test_tokens_all_ticked_already_add_nothing_at_the_end() -> None:
+    counters = counted(streamed(ticked=129)).counters
+    assert not {(catalog.TOKENS, (*BASE, "output")), (catalog.OVERCOUNT, ())} & counters.keys()
+
+
 def test_an_overshoot_is_counted_apart_and_takes_nothing_back() -> None:
     counters = counted(streamed(ticked=131)).counters
     assert (catalog.TOKENS, (*BASE, "output")) not in counters
