@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
         """From the parser: a whole request."""
         if self.task is not None:
             raise httptools.HttpParserCallbackError("pipelined")
+        if self._parser.should_upgrade():
+            return  # the parser says so next
         self._stop_timer()
         path = self._url.partition(b"?")[0].decode("ascii", "replace")
         request = Request(self._parser.get_method().decode("ascii"), path, self._local, self._from_page)
