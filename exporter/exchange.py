@@ -21,6 +21,8 @@ from exporter.wire.heads import Headers
 
 EVENT_LIMIT = 4 * 1024 * 1024
 
+MODEL_LIMIT = 256
+
 _OPERATIONS = ((b"/chat/completions", "chat"), (b"/v1/completions", "text_completion"))
 
 
@@ -35,6 +37,7 @@ class Settings:
     span_id: Callable[[], int]
     gaps: Callable[[Labels], list[float]]
     label_headers: tuple[bytes, ...] = ()
+    traces: bool = True  # whether our spans are exported, so that the engine may have them as parents
 
 
 class Mode(Enum):
@@ -72,6 +75,7 @@ class Exchange:
         self._whole: list[bytes] = []
         self._size = 0
         self._swallow = False
+        self._unasked = False  # the engine tells usage to everybody, so its chunk is not ours to take out
         self.mode = Mode.NONE
         self.started = False  # the request is known, so that there will be a Timeline
         self.status: int | None = None
@@ -117,7 +121,7 @@ class Exchange:
         trace_id = int(parent.trace_id, 16) if parent else self._settings.trace_id()
         return Identity(
             operation=self._operation,
-            model=asked.model if asked and isinstance(asked.model, str) else None,
+            model=_name(asked.model) if asked else None,
             provider=self._settings.engine.name,
             stream=asked is not None and asked.stream is True,
             trace_id=f"{trace_id:032x}",
@@ -130,10 +134,13 @@ class Exchange:
 
     def request_headers(self, headers: Headers) -> Headers:
         """The headers to send, without the body's length: our span is the parent, and no encoding we cannot read."""
+        sent = heads.end_to_end(headers, (b"accept-encoding", b"content-length", b"expect"))
+        sent.append((b"accept-encoding", b"identity"))
+        if not self._settings.traces:
+            return sent
         identity = self.recorder.identity
         context = trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)
-        sent = heads.end_to_end(headers, (b"traceparent", b"accept-encoding", b"content-length", b"expect"))
-        return [*sent, (b"accept-encoding", b"identity"), (b"traceparent", context)]
+        return [*(header for header in sent if header[0].lower() != b"traceparent"), (b"traceparent", context)]
 
     # The answer
 
@@ -202,10 +209,11 @@ class Exchange:
             # The LF of a CRLF whose CR ended the block that was taken out.
             self._swallow = False
             block = block.removeprefix(b"\n")
-        if b'"usage"' not in block or self.reader.continuous:
-            return block
-        event = sse.parse(block)
-        if event is None or not openai.is_usage_chunk(event[1]):
+        event = sse.parse(block) if b'"usage"' in block else None
+        kind = openai.usage_chunk(event[1]) if event is not None else openai.UsageChunk.OTHER
+        if kind is openai.UsageChunk.RUNNING:
+            self._unasked = True
+        if kind is not openai.UsageChunk.ONLY or self._unasked:
             return block
         self._swallow = block.endswith(b"\r")
         return b""
@@ -279,6 +287,13 @@ class Exchange:
             timeline = replace(timeline, identity=replace(timeline.identity, model=reader.model))
         self.timeline = self.timeline or timeline
         return timeline
+
+
+def _name(model: object) -> str | None:
+    """A model's name as it may travel: bounded, and without what is no text."""
+    if not isinstance(model, str):
+        return None
+    return model[:MODEL_LIMIT].encode("utf-8", "replace").decode()
 
 
 def _text(value: bytes | None) -> str:

@@ -87,14 +87,15 @@ class Client(Link):
             self._rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             refused = error.__context__
-            raise refused if isinstance(refused, Refused) else self._unreadable(data, error) from None
+            raise refused if isinstance(refused, Refused) else self._unreadable(error) from None
         if self._in_head:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
                 raise Refused(431, f"the request's headers are larger than {MAX_HEAD} bytes", "head_too_large")
 
-    def _unreadable(self, data: bytes, error: httptools.HttpParserError) -> Refused:
-        if data.startswith(b"PRI * HTTP/2.0"):
+    @staticmethod
+    def _unreadable(error: httptools.HttpParserError) -> Refused:
+        if "PRI" in str(error):  # the preface of HTTP/2 begins with this method
             return Refused(505, "HTTP/2 is not spoken here; use HTTP/1.1 (appProtocol: http)", "http2")
         return Refused(400, f"the request is not valid HTTP/1.1: {error}", "bad_request")
 

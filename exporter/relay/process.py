@@ -87,6 +87,7 @@ class Relay:
             trace_id=lambda: randomness.getrandbits(128) or 1,
             span_id=lambda: randomness.getrandbits(64) or 1,
             gaps=reporter.gaps,
+            traces=config.tracing.enabled,
             label_headers=tuple(label.header.lower().encode() for label in config.label_headers),
         )
         pool = Pool(config.upstream, config.connect_timeout, config.upstream_keepalive)

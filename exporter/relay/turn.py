@@ -256,7 +256,7 @@ class Turn:
         headers = heads.end_to_end(head.headers, () if known or empty else (b"content-length",))
         if self._chunked:
             headers.append((b"transfer-encoding", b"chunked"))
-        if not self.client.keep or self._services.draining or not self._length:
+        if not self.client.keep or self._services.draining or self.upgrade or not self._length:
             self.client.keep = False
             headers.append((b"connection", b"close"))
         elif request.version == "1.0":

@@ -83,6 +83,7 @@ class Upstream(Link):
         head, self._head = self._head, None
         if head is not None and turn.head.method == b"HEAD":
             self._keep, self._complete = False, True  # the parser would wait for a body
+            self._pieces.clear()
         body = b"".join(self._pieces) if self._pieces else b""
         self._pieces.clear()
         if head is not None and head.status == _SWITCHING:

@@ -8,6 +8,7 @@
 4. What cannot be read is counted in ``misread`` and changes nothing else.
 """
 
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -78,13 +79,27 @@ def choices_asked(request: Request) -> int:
     return count * len(prompt) if batched else count
 
 
-def is_usage_chunk(data: bytes) -> bool:
-    """Whether an event is the chunk that ``include_usage`` adds: usage, and no choices."""
+class UsageChunk(Enum):
+    """What a chunk with usage is, when it comes to taking out what only we asked for."""
+
+    ONLY = "only"  # usage and no choices: what include_usage adds
+    RUNNING = "running"  # a count so far, beside choices: the engine tells usage to everybody
+    OTHER = "other"
+
+
+def usage_chunk(data: bytes) -> UsageChunk:
+    """Which kind of chunk an event is."""
     try:
         chunk = _chunk.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False
-    return chunk.choices == [] and isinstance(chunk.usage, dict)
+        return UsageChunk.OTHER
+    usage = _usage(chunk.usage)
+    if usage is None or chunk.choices is None:
+        return UsageChunk.OTHER
+    if not chunk.choices:
+        return UsageChunk.ONLY
+    running = usage.output and not any(choice.finish_reason for choice in chunk.choices)
+    return UsageChunk.RUNNING if running else UsageChunk.OTHER
 
 
 class Reader:
@@ -93,7 +108,7 @@ class Reader:
     ``finish`` has the finish reason of each choice, ``usage`` the engine's own counts where it told them at the end.
     """
 
-    __slots__ = ("_running", "continuous", "done", "error", "finish", "id", "misread", "model", "recorder", "usage")
+    __slots__ = ("_running", "done", "error", "finish", "id", "misread", "model", "recorder", "usage")
 
     def __init__(self, recorder: Recorder) -> None:
         """Read into ``recorder``."""
@@ -104,7 +119,6 @@ class Reader:
         self.finish: dict[int, str] = {}
         self.error = False
         self.done = False
-        self.continuous = False
         self.misread = 0
         self._running: dict[int, int] = {}
 
@@ -179,9 +193,7 @@ class Reader:
         if finishing:
             self.usage = usage
         elif usage.output:
-            self.continuous = True
-            if self.usage is None:
-                self.usage = Usage(usage.input, None, usage.cached_input)
+            self.usage = self.usage or Usage(usage.input, None, usage.cached_input)
 
     def _introduce(self, chunk: Chunk) -> None:
         self.model = chunk.model if isinstance(chunk.model, str) else None
