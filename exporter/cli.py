@@ -176,11 +176,19 @@ def _check(typed: _Typed) -> int:
             text = setting.text if _PLAIN.fullmatch(setting.text) else json.dumps(setting.text)
             _say(f"{setting.option.name}: {text}{source}")
     _say(f"# spans: {_spans(resolved.values['tracing'])}")
+    if not resolved.problems:
+        _say(f"# ends within {_ends_within(resolved):.0f} s of SIGTERM; terminationGracePeriodSeconds has to be more")
     for warning in resolved.warnings:
         _complain(f"warning: {warning}")
     for problem in resolved.problems:
         _complain(f"wrong: {problem}")
     return USAGE if resolved.problems else 0
+
+
+def _ends_within(resolved: Resolved) -> float:
+    from exporter.supervisor import Rhythm
+
+    return Rhythm().ends_within(resolved.config())
 
 
 def _spans(tracing: Tracing) -> str:

@@ -85,6 +85,7 @@ def test_check_prints_a_configuration_that_can_be_used_as_a_file(
     assert "workers: 3  # INFERENCE_EXPORTER_WORKERS\n" in first
     assert "models: a,b  # --models\n" in first
     assert "# spans: off" in first
+    assert "# ends within 46 s of SIGTERM" in first
     file = tmp_path / "sidecar.yaml"
     file.write_text(first)
     monkeypatch.setenv("INFERENCE_EXPORTER_CONFIG", str(file))

@@ -308,11 +308,28 @@ def test_orphans_are_reaped(start: Any) -> None:
     sock, _, _ = sidecar.request()
     with sock:
         sock.sendall(b"orphan\n")
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(1)
-    children = Path(f"/proc/{sidecar.process.pid}/task/{sidecar.process.pid}/children")
-    expected = {event["pid"] for event in sidecar.events("born")}
-    until(lambda: set(map(int, children.read_text().split())) == expected or None, "only its own children are left")
+        (orphan,) = sidecar.wait_events(1, "orphan")
+        until(lambda: not alive(orphan["number"]) or None, "the orphan reaped")
+
+
+def test_the_drain_command_waits_until_the_last_answer_is_finished(start: Any) -> None:
+    sidecar = start(drain_delay="100ms")
+    sidecar.answers("/-/healthy", 200)
+    sock, _, _ = sidecar.request()
+    argv = [sys.executable, "-m", "exporter", "drain", "--health.listen-address", f"127.0.0.1:{sidecar.health}"]
+    with Process(argv, name="drain") as drain:
+        sidecar.wait_events(1, "StopAccepting")
+        assert drain.returncode is None
+        sock.close()
+        assert drain.wait_exit() == 0
+    assert sidecar.process.returncode is None
+
+
+def test_a_signal_while_children_still_start_is_an_end_like_any_other(start: Any) -> None:
+    sidecar = start(relay=[sys.executable, "-c", "import signal; signal.pause()"])
+    sidecar.process.wait_output("msg=started child=observer")
+    sidecar.process.signal(signal.SIGTERM)
+    assert sidecar.process.wait_exit() == 0
 
 
 def test_a_taken_port_is_named(start: Any, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@
    relays go first, the observer last.
 """
 
+from exporter.supervisor.rhythm import Rhythm
 from exporter.supervisor.run import run
 from exporter.supervisor.sockets import ListenError
 
-__all__ = ["ListenError", "run"]
+__all__ = ["ListenError", "Rhythm", "run"]

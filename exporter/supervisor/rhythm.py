@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from exporter.config import Config
+
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
@@ -21,3 +23,8 @@ class Rhythm:
     observer_ends_within: float = 6.0  # it gives its spans 5 s
     hurried_within: float = 1.0  # instead of the last three after a second signal
     killed_within: float = 5.0  # from SIGKILL to reaped
+
+    def ends_within(self, config: Config) -> float:
+        """The longest time from SIGTERM to the exit, in seconds, as long as what is killed dies at once."""
+        waits = config.drain_delay + config.drain_timeout
+        return waits + self.abort_within + self.relay_ends_within + self.observer_ends_within

@@ -85,7 +85,8 @@ class Relay(Child):
         if words[0] == "exit":
             os._exit(int(words[1]))
         if words[0] == "orphan":  # a grandchild that outlives its parent
-            subprocess.run([sys.executable, "-c", ORPHAN], check=True)
+            done = subprocess.run([sys.executable, "-c", ORPHAN], check=True, capture_output=True)
+            self.journal.write("orphan", number=int(done.stdout))
 
     def tell(self) -> None:
         self.control.send(control.RelayStatus(len(self.clients), self.accepting))
@@ -127,10 +128,11 @@ class Observer(Child):
 
 ORPHAN = """
 import os
-if os.fork() == 0:
-    os.setsid()
-    os._exit(0) if os.fork() else None
-    os._exit(0)
+child = os.fork()
+if child == 0:
+    os._exit(0)  # nobody of its own waits for it
+print(child, flush=True)
+os._exit(0)
 """
 
 
