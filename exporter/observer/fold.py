@@ -213,7 +213,8 @@ class Fold:
             relay.opened.pop(span_id, None)
         for (name, labels), tokens in tally.counters.items():
             if name == catalog.TOKENS and labels[-1] == "output":
-                self.rates.add(labels[:-1], pulse.at, tokens)
+                # a pulse tells of the beat before it, in whose middle its tokens are put
+                self.rates.add(labels[:-1], pulse.at - rates.BEAT / 2, tokens)
         for row in live:
             self._seen(row.labels, row.last_token, relay.zero)
 

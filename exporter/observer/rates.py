@@ -3,8 +3,8 @@
 from exporter.core.tally import Labels
 
 WINDOW = 10.0  # seconds
-_BIN = 0.25  # seconds, the beat of the pulses
-_BINS = round(WINDOW / _BIN)
+BEAT = 0.25  # seconds between pulses, the width of a bin
+_BINS = round(WINDOW / BEAT)
 
 State = list[tuple[Labels, dict[int, float]]]
 """What ``dump`` gives: tokens by bin of monotonic time, for each set of labels."""
@@ -20,14 +20,14 @@ class TokenRates:
     def add(self, labels: Labels, at: float, tokens: float) -> None:
         """Tokens were made at ``at`` (monotonic seconds)."""
         bins = self._bins.setdefault(labels, {})
-        number = int(at / _BIN)
+        number = int(at / BEAT)
         bins[number] = bins.get(number, 0.0) + tokens
         while len(bins) > 2 * _BINS:
             del bins[min(bins)]
 
     def read(self, now: float) -> dict[Labels, float]:
         """Tokens per second over the last ten, of every set of labels that ever had any; 0 where none came."""
-        position = now / _BIN
+        position = now / BEAT
         return {labels: _sum(bins, position) / WINDOW for labels, bins in self._bins.items()}
 
     def dump(self) -> State:
