@@ -189,13 +189,14 @@ def test_a_client_that_leaves_after_its_last_token_had_its_answer(relay: RelayPr
 
 
 def _silent_for(engine: ScriptedEngine, seconds: float) -> bool:
-    last = engine.exchanges(CHAT)[-1].last_token
+    seen = engine.exchanges(CHAT)
+    last = seen[-1].last_token if seen else None
     return last is not None and time.monotonic() - last > seconds
 
 
 def test_a_slow_client_stops_the_engine_and_is_not_called_slow_decoding(engine: ScriptedEngine) -> None:
     with RelayProcess(engine.url) as relay:
-        with RawClient(relay.port, receive_buffer=4096) as client:
+        with RawClient(relay.port, receive_buffer=65536) as client:
             before = resident_kib(relay.pid)
             client.post(CHAT, chat({"tokens": 200, "body_bytes": 100_000}))
             until(lambda: _silent_for(engine, 0.3), "the engine to be stopped")
