@@ -25,8 +25,8 @@ check: $(DONE)/project ## format, lint, types, import layers, generated files up
 	@if [ -e scripts/generate.py ]; then set -x; $(BIN)/python scripts/generate.py --check; fi
 
 bench-relay: $(DONE)/project ## the relay's cost beside nginx and a direct connection (ARGS="--quick --goals")
-	scripts/debian-packages nginx=nginx-light
-	$(BIN)/python tests/bench/relay.py $(ARGS)
+	scripts/debian-packages nginx=nginx-light cc=build-essential
+	PYTHONPATH=tests $(BIN)/python -m bench.relay $(ARGS)
 
 lock: $(DONE)/dev ## resolve requirements/*.txt again (ARGS="--upgrade")
 	scripts/lock $(ARGS)
