@@ -1,12 +1,17 @@
 """The real observer process: scraped, killed, restarted; the test plays supervisor and relays."""
 
+import array
+import asyncio
 import json
+import os
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
 
+import msgspec
 import pytest
 from samples import streamed, who
 from support.observing import FACTS, PlayedRelay, PlayedSupervisor, configuration
@@ -15,6 +20,8 @@ from support.waiting import until
 
 from exporter import catalog, control
 from exporter.core.recorder import LivePhase
+from exporter.observer import memory, process
+from exporter.observer.checkpoint import Checkpoint, FdFile
 from exporter.records import Ended, Live, Opened, Pulse
 
 MODEL = "llama-3-8b"
@@ -228,3 +235,17 @@ def test_the_access_log_has_bad_requests_only() -> None:
         assert len(lines) == 1
         assert f"trace_id={'f' * 32}" in lines[0]
         assert "error_type=relay_died" in lines[0]
+
+
+def test_too_large_it_makes_a_checkpoint_and_asks_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_GRACE", 0.0)
+    monkeypatch.setattr(memory, "resident", lambda: 2**50)
+    ours, theirs = control.pair()
+    memfd = os.memfd_create("checkpoint")
+    with ours, socket.create_server(("127.0.0.1", 0)) as web:
+        start = control.StartObserver(configuration(), [])
+        rights = array.array("i", [web.fileno(), memfd])
+        ours.sendmsg([msgspec.msgpack.encode(start)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        assert asyncio.run(process.run(theirs)) == process.RESTART
+    assert Checkpoint(FdFile(memfd)).take() is not None
+    os.close(memfd)

@@ -84,6 +84,14 @@ class Observer:
         self._control.send(Finished())
         self._end(0)
 
+    async def close(self) -> None:
+        """Stop everything that runs."""
+        self._control.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     # What runs all the time
 
     async def _checkpoints(self, parts: Parts) -> None:
@@ -152,7 +160,10 @@ class Observer:
 async def run(control_socket: socket.socket) -> int:
     """Serve until the supervisor says Finish or is gone; the exit code."""
     observer = Observer(control_socket)
-    return await observer.ended
+    try:
+        return await observer.ended
+    finally:
+        await observer.close()
 
 
 def _close(fds: list[int]) -> None:

@@ -41,4 +41,10 @@ async def serve(app: ASGIApp, listening: socket.socket, protection: WebConfig, s
         ssl_certfile=protection.cert_file,
         ssl_keyfile=protection.key_file,
     )
-    await _Server(config, serves).serve([listening])
+    server = _Server(config, serves)
+    try:
+        await server.serve([listening])
+    finally:
+        for one in getattr(server, "servers", ()):  # there from startup on
+            one.close()
+        listening.close()
