@@ -16,9 +16,13 @@ class Answer:
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
     complete: bool = False
     moments: list[tuple[float, bytes]] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        """The body so far."""
+        return b"".join(part for _, part in self.moments)
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name), None)
@@ -46,7 +50,6 @@ class _Reader:
         self.answers[-1].status = self.parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
-        self.answers[-1].body += body
         self.answers[-1].moments.append((self.now, body))
 
     def on_message_complete(self) -> None:
@@ -64,7 +67,7 @@ class RawClient:
         self._socket.connect(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = _Reader()
-        self.received = b""
+        self.received = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +117,6 @@ class RawClient:
     def answers(self) -> list[Answer]:
         """The final answers that began so far; interim ones (1xx) are left out."""
         return [answer for answer in self._reader.answers if answer.status == 0 or answer.status >= 200]
-
-    def hurry(self) -> None:
-        """Take what comes in large pieces from here on."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
 
     def reset(self) -> None:
         """Leave with an RST."""
