@@ -137,11 +137,16 @@ def _resolve(typed: _Typed) -> Resolved:
 
 
 def _checked(typed: _Typed) -> Resolved:
-    """As ``_resolve``, and the files that the configuration names can be read."""
+    """As ``_resolve``, and the files that the configuration names can be used."""
     resolved = _resolve(typed)
     web = resolved.values.get("web_config_file")
-    if web is not None and not os.access(web, os.R_OK):
-        resolved.problems.append(Problem("web.config.file", f"--web.config.file: {web} cannot be read"))
+    if web is not None:
+        from exporter.observer.webconfig import WebConfigError, load
+
+        try:
+            load(Path(web))
+        except WebConfigError as error:
+            resolved.problems.append(Problem("web.config.file", f"--web.config.file: {error}"))
     return resolved
 
 

@@ -113,7 +113,18 @@ def test_check_tells_where_spans_go(capsys: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.parametrize("option", ["--config", "--web.config.file"])
 def test_a_file_that_cannot_be_read_is_named(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *UPSTREAM, option, str(tmp_path / "none")]) == 2
-    assert f"{option}: {tmp_path / 'none'} cannot be read" in capsys.readouterr().err
+    assert f"wrong: {option}: {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+def test_a_web_configuration_is_looked_into_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "web.yaml"
+    file.write_text("basic_auth_users: {reader: plain}\n")
+    assert main(["sidecar", *UPSTREAM, "--web.config.file", str(file)]) == 2
+    assert f"--web.config.file: {file}" in capsys.readouterr().err
+    file.write_text("")
+    assert main(["check", *UPSTREAM, "--web.config.file", str(file)]) == 0
 
 
 def test_a_taken_port_ends_with_one_line_and_no_child(capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,6 +216,19 @@ def test_a_drain_lets_the_answer_finish_and_ends_the_observer_last(start: Any) -
     assert sidecar.events("Facts")[-1]["drained"]
 
 
+def test_a_relay_that_starts_during_the_delay_learns_of_the_drain(start: Any) -> None:
+    sidecar = start(drain_delay="1h")
+    sidecar.answers("/-/healthy", 200)
+    sidecar.process.signal(signal.SIGTERM)
+    sidecar.wait_events(1, "Drain")
+    with sidecar.request()[0] as sock:
+        sock.sendall(b"exit 1\n")
+    first, second = sidecar.wait_events(2, "Drain")
+    assert first["pid"] != second["pid"]
+    sidecar.process.signal(signal.SIGTERM)
+    assert sidecar.process.wait_exit() == 0
+
+
 def test_what_outlives_the_drain_timeout_is_aborted(start: Any) -> None:
     sidecar = start(drain_timeout="200ms")
     sidecar.answers("/-/healthy", 200)
