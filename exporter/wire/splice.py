@@ -1,43 +1,50 @@
-"""Puts ``stream_options.include_usage`` into a JSON body as bytes; nothing else of the body is touched."""
+"""Puts ``stream_options.include_usage`` into a JSON body as bytes; nothing else of the body is touched.
+
+An object that the client sent itself is left alone, whatever is in it: without ``include_usage`` it means yes to some
+engines (TensorRT-LLM, vLLM before 2026) and no to others, and asking can turn on more than the last chunk
+(``continuous_usage_stats``), which could not be taken out again.
+"""
 
 import re
 
-_INSERT = b'"stream_options":{"include_usage":true},'
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+import msgspec
+
+_NAME = b'"stream_options"'
+_ASKED = b'{"include_usage":true}'
+_MEMBER = _NAME + b":" + _ASKED + b","
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|[67])")
 
 
 def include_usage(body: bytes, options: object) -> bytes | None:
-    """The body with usage asked for; ``None`` where the client's own ``stream_options`` leave nothing to put in.
+    """The body with usage asked for; ``None`` where the client said something about it.
 
     ``options`` is the decoded value of the body's ``stream_options``, ``None`` where absent or null. The body is a JSON
     object that has at least one member.
     """
-    start = body.find(b"{") + 1
-    if options is None and b'"stream_options"' not in body:
-        return body[:start] + _INSERT + body[start:]
-    if options is not None and (not isinstance(options, dict) or "include_usage" in options):
+    if options is not None:
         return None
-    found = _top_level_value(body, b'"stream_options"')
-    if found is None:
-        # The name only stands deeper down, in a message for example.
-        return body[:start] + _INSERT + body[start:] if options is None else None
-    if body[found : found + 4] == b"null":
-        return body[:found] + b'{"include_usage":true}' + body[found + 4 :]
-    comma = b"," if options else b""
-    return body[: found + 1] + b'"include_usage":true' + comma + body[found + 1 :]
+    null = _null(body) if _NAME in body or _ESCAPED_LETTER.search(body) else None
+    if null is None:
+        start = body.index(b"{") + 1
+        return body[:start] + _MEMBER + body[start:]
+    return body[:null] + _ASKED + body[null + len(b"null") :]
 
 
-def _top_level_value(body: bytes, name: bytes) -> int | None:
-    """Where the value of a top-level member begins."""
-    depth, key = 0, False
+def _null(body: bytes) -> int | None:
+    """Where the null of a top-level ``stream_options`` begins; of several the last, which is the one that counts."""
+    depth, before, found = 0, b"", None
     for token in _TOKEN.finditer(body):
         text = token.group()
         if text in b"{[":
             depth += 1
         elif text in b"}]":
             depth -= 1
-        elif text == b":" and depth == 1 and key:
-            rest = body[token.end() :]
-            return token.end() + len(rest) - len(rest.lstrip())
-        key = depth == 1 and (text == name or (key and text == b":"))
-    return None
+        elif text == b":" and depth == 1 and _is_name(before):
+            found = body.index(b"null", token.end())
+        before = text
+    return found
+
+
+def _is_name(key: bytes) -> bool:
+    return key == _NAME or (b"\\" in key and msgspec.json.decode(key) == "stream_options")
