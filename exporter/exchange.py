@@ -6,6 +6,7 @@
 4. However it ends, there is one Timeline.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -21,7 +22,8 @@ from exporter.wire.heads import Headers
 
 EVENT_LIMIT = 4 * 1024 * 1024
 
-MODEL_LIMIT = 256
+
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 _OPERATIONS = ((b"/chat/completions", "chat"), (b"/v1/completions", "text_completion"))
 
@@ -76,6 +78,8 @@ class Exchange:
         self._size = 0
         self._swallow = False
         self._unasked = False  # the engine tells usage to everybody, so its chunk is not ours to take out
+        self._choices = 1
+        self._streamed = False
         self.mode = Mode.NONE
         self.started = False  # the request is known, so that there will be a Timeline
         self.status: int | None = None
@@ -96,8 +100,8 @@ class Exchange:
                 self.uninspected.append("request_not_json")
         identity = self._identity(asked)
         base = (identity.operation, identity.model or "", identity.provider, *identity.labels)
-        choices = openai.choices_asked(asked) if asked else 1
-        self.recorder = Recorder(identity, at, self._settings.gaps(base), choices=choices)
+        self._choices = openai.choices_asked(asked) if asked else 1
+        self.recorder = Recorder(identity, at, self._settings.gaps(base), choices=self._choices)
         self.reader = openai.Reader(self.recorder)
         self.started = True
         if body is None or asked is None or not identity.stream or not self._settings.engine.asks_usage:
@@ -121,7 +125,7 @@ class Exchange:
         trace_id = int(parent.trace_id, 16) if parent else self._settings.trace_id()
         return Identity(
             operation=self._operation,
-            model=_name(asked.model) if asked else None,
+            model=openai.name(asked.model) if asked else None,
             provider=self._settings.engine.name,
             stream=asked is not None and asked.stream is True,
             trace_id=f"{trace_id:032x}",
@@ -156,6 +160,7 @@ class Exchange:
         kind = (heads.value(headers, b"content-type") or b"").lower()
         if kind.startswith(b"text/event-stream"):
             self.mode = Mode.STREAM
+            self._streamed = True
             self._splitter = sse.Splitter(EVENT_LIMIT)
             self._filters = self.injected
         elif kind.startswith(b"application/json"):
@@ -195,7 +200,7 @@ class Exchange:
 
     def rest(self) -> bytes:
         """The answer is complete: what was still held back."""
-        return self._splitter.held if self._filters and self._splitter else b""
+        return self._kept(self._splitter.held) if self._filters and self._splitter else b""
 
     def _read(self, at: float, blocks: list[bytes]) -> None:
         for block in blocks:
@@ -205,23 +210,23 @@ class Exchange:
 
     def _kept(self, block: bytes) -> bytes:
         """A block as it is sent on: nothing, if it is the usage that only we asked for."""
-        if self._swallow:
-            # The LF of a CRLF whose CR ended the block that was taken out.
-            self._swallow = False
-            block = block.removeprefix(b"\n")
-        event = sse.parse(block) if b'"usage"' in block else None
-        kind = openai.usage_chunk(event[1]) if event is not None else openai.UsageChunk.OTHER
-        if kind is openai.UsageChunk.RUNNING:
-            self._unasked = True
-        if kind is not openai.UsageChunk.ONLY or self._unasked:
+        swallow, self._swallow = self._swallow, False
+        if swallow and block == b"\n":
+            return b""  # the LF of a CRLF whose CR ended the block that was taken out
+        if self._unasked or not _USAGE.search(block):
+            return block
+        kind = openai.usage_chunk(sse.parse(block))
+        self._unasked = kind is openai.UsageChunk.BESIDE
+        if kind is not openai.UsageChunk.ONLY:
             return block
         self._swallow = block.endswith(b"\r")
         return b""
 
     def _give_up(self, reason: str) -> bytes:
         """Only relay from here on; returns the bytes that were held back."""
-        held = self.rest()
+        held = self._splitter.held if self._splitter else b""
         self.uninspected.append(reason)
+        self.recorder.lost()
         self.mode = Mode.NONE
         self._filters = False
         self._splitter = None
@@ -235,15 +240,12 @@ class Exchange:
         if self.mode is Mode.WHOLE:
             self.reader.body(b"".join(self._whole))
         elif self._splitter is not None and self._splitter.held:
-            self._tail(at, self._splitter.held.strip())
+            self._read(at, [self._splitter.held])  # an event without the empty line, or a bare JSON error
         return self._finish(at, *self._ending())
 
     def cancelled(self, at: float) -> Timeline | None:
-        """The client left at ``at``. It had its answer if every choice had finished: some do not wait for the rest."""
-        finished = self.reader.finish.keys()
-        if finished and self.recorder.choices.keys() <= finished:
-            return self._finish(at, *self._ending())
-        return self._finish(at, Outcome.CANCELLED, ErrorType.NONE)
+        """The client left at ``at``. If the answer had said how it ends, it does: many clients do not wait for more."""
+        return self._finish(at, *(self._ending() if self._decided else (Outcome.CANCELLED, ErrorType.NONE)))
 
     def failed(self, at: float, outcome: Outcome, error_type: ErrorType, status: int | None = None) -> Timeline | None:
         """It ended badly at ``at``; ``status`` is what the client was told, if it could be told."""
@@ -251,11 +253,18 @@ class Exchange:
             self.status = status
         return self._finish(at, outcome, error_type)
 
-    def _tail(self, at: float, held: bytes) -> None:
-        """What stands after the last empty line: a bare JSON error sent as an event stream, or an event without end."""
-        event = ("", held) if held.startswith(b"{") else sse.parse(held)
-        if event is not None:
-            self.reader.event(at, event)
+    @property
+    def _decided(self) -> bool:
+        """Whether a status, an error or the finish reasons of all choices have told how it ends."""
+        reader = self.reader
+        if reader.error or (self.status is not None and endings.of_status(self.status) is not None):
+            return True
+        return len(reader.finish) >= self._choices and not self._unfinished
+
+    @property
+    def _unfinished(self) -> bool:
+        """Whether a choice has tokens and no finish reason."""
+        return not self.recorder.choices.keys() <= self.reader.finish.keys()
 
     def _ending(self) -> Ending:
         by_status = endings.of_status(self.status) if self.status is not None else None
@@ -264,8 +273,12 @@ class Exchange:
         if self.reader.error:
             return Outcome.FAILED, ErrorType.ENGINE_ERROR
         reasons = self._reasons()
+        if self.mode is Mode.STREAM and self._unfinished:
+            return Outcome.FAILED, ErrorType.PROTOCOL
         if reasons or self.mode is Mode.STREAM:
             return endings.of_finish_reasons(reasons)
+        if self.mode is Mode.WHOLE and not self._size:
+            return Outcome.FAILED, ErrorType.PROTOCOL
         return Outcome.COMPLETED, ErrorType.NONE
 
     def _reasons(self) -> tuple[str, ...]:
@@ -283,17 +296,17 @@ class Exchange:
             response_model=reader.model,
             response_id=reader.id,
         )
-        if timeline is not None and timeline.identity.model is None and reader.model is not None:
-            timeline = replace(timeline, identity=replace(timeline.identity, model=reader.model))
-        self.timeline = self.timeline or timeline
-        return timeline
+        if timeline is None:
+            return None
+        if reader.misread:
+            self.uninspected.append("answer_not_understood")
+        self.timeline = replace(timeline, identity=self._known(timeline.identity))
+        return self.timeline
 
-
-def _name(model: object) -> str | None:
-    """A model's name as it may travel: bounded, and without what is no text."""
-    if not isinstance(model, str):
-        return None
-    return model[:MODEL_LIMIT].encode("utf-8", "replace").decode()
+    def _known(self, identity: Identity) -> Identity:
+        """An identity with what only the answer told: a request that was not read has no model and no ``stream``."""
+        model = self.reader.model if identity.model is None else identity.model
+        return replace(identity, model=model, stream=identity.stream or self._streamed)
 
 
 def _text(value: bytes | None) -> str:

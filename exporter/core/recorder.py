@@ -51,6 +51,7 @@ class Recorder:
     __slots__ = (
         "_dispatched",
         "_gaps",
+        "_lost",
         "_several",
         "_stall_end",
         "_stalled_read",
@@ -85,6 +86,7 @@ class Recorder:
         self._gaps = gaps
         self._several = choices > 1
         self._dispatched: float | None = None
+        self._lost = False
         self._stall_end = -inf
         self._stalled_read: float | None = None
 
@@ -97,8 +99,11 @@ class Recorder:
 
     @property
     def own_queue(self) -> float:
-        """From arrival to the moment the request left our own queue, in seconds; 0 while it is in it."""
-        return 0.0 if self._dispatched is None else self._dispatched - self.arrival
+        """From arrival to the moment the request left our own queue, in seconds; 0 while it is in it.
+
+        A body too large to be looked into is sent on while it arrives: it left before it was here, and did not wait.
+        """
+        return 0.0 if self._dispatched is None else max(0.0, self._dispatched - self.arrival)
 
     def dispatched(self, at: float) -> None:
         """The request left our own queue for the engine; only the first time counts (a replay is not a new wait)."""
@@ -147,6 +152,10 @@ class Recorder:
         self.stall += end - begin
         self._stall_end = end
 
+    def lost(self) -> None:
+        """From here on tokens come unseen: what was counted is an estimate, and silence is no gap."""
+        self._lost = True
+
     def finish(  # noqa: PLR0913 - the one place where everything known at the end comes together
         self,
         at: float,
@@ -167,7 +176,7 @@ class Recorder:
         usage = usage or Usage()
         estimated = False
         if usage.output is None and self.events:
-            estimated = not all(choice.known for choice in self.choices.values())
+            estimated = self._lost or not all(choice.known for choice in self.choices.values())
             usage = Usage(usage.input, self.seen, usage.cached_input, usage.reasoning_output)
         phases = self._split(at, hints, sole_queue=sole_queue)
         if outcome not in _FINISHED:
@@ -213,5 +222,5 @@ class Recorder:
 
     def _open_gap(self, at: float) -> None:
         """At a bad end the wait for the token that never came counts too: a stall must show."""
-        if self.last_token is not None and self.last_token >= self._stall_end:
+        if self.last_token is not None and self.last_token >= self._stall_end and not self._lost:
             self._gaps.append(at - self.last_token)

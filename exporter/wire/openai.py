@@ -6,6 +6,7 @@
    counts (vLLM's continuous usage), zeroed on every chunk (Ollama) or nowhere.
 3. ``[DONE]`` may be absent, or followed by more.
 4. What cannot be read is counted in ``misread`` and changes nothing else.
+5. Names that a client or an engine chose are cut to a bounded length.
 """
 
 from enum import Enum
@@ -59,6 +60,14 @@ class Request(msgspec.Struct, gc=False):
     prompt: Any = None
 
 
+NAME_LIMIT = 256
+"""Characters of a name that are kept."""
+
+_OURS = ("", "message", "error")
+"""Names of events that are part of the protocol; others are an engine's own, such as sglext_ids."""
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _chunk = msgspec.json.Decoder(Chunk)
 _request = msgspec.json.Decoder(Request)
 
@@ -67,8 +76,15 @@ def read_request(body: bytes) -> Request | None:
     """The request in a body; ``None`` where it is not a JSON object."""
     try:
         return _request.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
+
+
+def name(value: object) -> str | None:
+    """A name as it may travel: bounded, and without what is no text; ``None`` for what is no string."""
+    if not isinstance(value, str):
+        return None
+    return value[:NAME_LIMIT].encode("utf-8", "replace").decode()
 
 
 def choices_asked(request: Request) -> int:
@@ -83,23 +99,24 @@ class UsageChunk(Enum):
     """What a chunk with usage is, when it comes to taking out what only we asked for."""
 
     ONLY = "only"  # usage and no choices: what include_usage adds
-    RUNNING = "running"  # a count so far, beside choices: the engine tells usage to everybody
+    BESIDE = "beside"  # counts beside choices: the engine tells usage to everybody
     OTHER = "other"
 
 
-def usage_chunk(data: bytes) -> UsageChunk:
+def usage_chunk(event: Event | None) -> UsageChunk:
     """Which kind of chunk an event is."""
+    if event is None or event[0] not in _OURS:
+        return UsageChunk.OTHER
     try:
-        chunk = _chunk.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        chunk = _chunk.decode(event[1])
+    except _UNREADABLE:
         return UsageChunk.OTHER
     usage = _usage(chunk.usage)
     if usage is None or chunk.choices is None:
         return UsageChunk.OTHER
     if not chunk.choices:
         return UsageChunk.ONLY
-    running = usage.output and not any(choice.finish_reason for choice in chunk.choices)
-    return UsageChunk.RUNNING if running else UsageChunk.OTHER
+    return UsageChunk.BESIDE if usage.input or usage.output else UsageChunk.OTHER
 
 
 class Reader:
@@ -124,34 +141,40 @@ class Reader:
 
     def event(self, at: float, event: Event) -> None:
         """One server-sent event, read at ``at``."""
-        name, data = event
-        if name and name not in ("message", "error"):
-            return  # a named event of an engine's own, such as sglext_ids
-        if data == b"[DONE]" or data.strip() == b"[DONE]":
-            self.done = True
+        kind, data = event
+        if kind not in _OURS:
             return
         try:
             chunk = _chunk.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            # transformers serve does not escape the text of its errors
-            self._failed() if name == "error" or data.lstrip().startswith(b'{"error"') else self._misread()
+        except _UNREADABLE:
+            self._not_json(kind, data.strip())
             return
-        if chunk.error is not None or name == "error":
-            self._failed()
+        if chunk.error is not None or kind == "error":
+            self.error = True
             return
         if self.model is None:
             self._introduce(chunk)
-        if chunk.usage is not None:
-            self._usage(chunk)
-        if chunk.choices:
-            self._choices(at, chunk)
+        usage = None if chunk.usage is None else _usage(chunk.usage)
+        choices = chunk.choices or []
+        for choice in choices:
+            self._choice(at, choice, usage)
+        if usage is not None:
+            self._total(choices, usage)
+
+    def _not_json(self, kind: str, data: bytes) -> None:
+        if data == b"[DONE]":
+            self.done = True
+        elif kind == "error" or data.startswith(b'{"error"'):
+            self.error = True  # transformers serve does not escape the text of its errors
+        elif data:
+            self.misread += 1
 
     def body(self, data: bytes) -> None:
         """A whole answer that was not streamed."""
         try:
             answer = _chunk.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self._misread()
+        except _UNREADABLE:
+            self.misread += 1
             return
         self.error = answer.error is not None
         self._introduce(answer)
@@ -159,24 +182,20 @@ class Reader:
         for choice in answer.choices or ():
             self._finished(choice)
 
-    def _choices(self, at: float, chunk: Chunk) -> None:
-        for choice in chunk.choices or ():
-            delta = choice.delta
-            if choice.text or (
-                delta is not None
-                and (delta.content or delta.tool_calls or delta.refusal or delta.function_call or delta.audio)
-            ):
-                self.recorder.token(at, choice.index, self._count(choice.index, chunk))
-            elif delta is not None and (delta.reasoning_content or delta.reasoning):
-                self.recorder.token(at, choice.index, self._count(choice.index, chunk), answer=False)
-            if choice.finish_reason is not None:
-                self._finished(choice)
+    def _choice(self, at: float, choice: Choice, usage: Usage | None) -> None:
+        delta = choice.delta
+        if choice.text or (
+            delta is not None
+            and (delta.content or delta.tool_calls or delta.refusal or delta.function_call or delta.audio)
+        ):
+            self.recorder.token(at, choice.index, self._count(choice.index, usage))
+        elif delta is not None and (delta.reasoning_content or delta.reasoning):
+            self.recorder.token(at, choice.index, self._count(choice.index, usage), answer=False)
+        if choice.finish_reason is not None:
+            self._finished(choice)
 
-    def _count(self, index: int, chunk: Chunk) -> int | None:
+    def _count(self, index: int, usage: Usage | None) -> int | None:
         """The tokens of one choice's event, from running usage; ``None`` where it does not tell."""
-        if chunk.usage is None:
-            return None
-        usage = _usage(chunk.usage)
         if usage is None or not usage.output:
             return None
         before = self._running.get(index, 0)
@@ -185,29 +204,28 @@ class Reader:
         self._running[index] = usage.output
         return usage.output - before
 
-    def _usage(self, chunk: Chunk) -> None:
-        usage = _usage(chunk.usage)
-        if usage is None:
-            return
-        finishing = not chunk.choices or any(choice.finish_reason for choice in chunk.choices)
-        if finishing:
+    def _total(self, choices: list[Choice], usage: Usage) -> None:
+        """Take the usage of a chunk for the answer's, if it is."""
+        if usage.output == 0 and self.recorder.events:
+            return  # zeroed, as on each chunk of Ollama's completions: the tokens were seen
+        if not choices or self._ends(choices):
             self.usage = usage
         elif usage.output:
             self.usage = self.usage or Usage(usage.input, None, usage.cached_input)
 
+    def _ends(self, choices: list[Choice]) -> bool:
+        """Whether usage beside choices is the answer's; a running count is only that of one choice."""
+        of_one = len(self.recorder.choices) > 1 and bool(self._running)
+        return not of_one and any(choice.finish_reason for choice in choices)
+
     def _introduce(self, chunk: Chunk) -> None:
-        self.model = chunk.model if isinstance(chunk.model, str) else None
-        self.id = chunk.id if isinstance(chunk.id, str) else None
+        self.model = name(chunk.model)
+        self.id = name(chunk.id)
 
     def _finished(self, choice: Choice) -> None:
-        if isinstance(choice.finish_reason, str) and choice.finish_reason:
-            self.finish[choice.index] = choice.finish_reason
-
-    def _failed(self) -> None:
-        self.error = True
-
-    def _misread(self) -> None:
-        self.misread += 1
+        reason = name(choice.finish_reason)
+        if reason:
+            self.finish[choice.index] = reason
 
 
 def _usage(raw: Any) -> Usage | None:
