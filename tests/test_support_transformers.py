@@ -6,12 +6,10 @@ from support.transformers_serve import TransformersServe
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("continuous_batching", [False, True])
-def test_transformers_serve_streams_with_usage_on_its_finish_chunk(*, continuous_batching: bool) -> None:
-    with (
-        TransformersServe(continuous_batching=continuous_batching) as engine,
-        openai.OpenAI(base_url=f"{engine.url}/v1", api_key="none", max_retries=0) as client,
-    ):
+@pytest.mark.parametrize("mode", ["serial_engine", "batching_engine"])
+def test_transformers_serve_streams_with_usage_on_its_finish_chunk(mode: str, request: pytest.FixtureRequest) -> None:
+    engine: TransformersServe = request.getfixturevalue(mode)
+    with openai.OpenAI(base_url=f"{engine.url}/v1", api_key="none", max_retries=0) as client:
         chunks = list(
             client.chat.completions.create(
                 model=engine.model,

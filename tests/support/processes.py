@@ -15,6 +15,8 @@ from typing import Self
 
 from support.waiting import DEADLINE, DeadlineError, until
 
+WITH_PARENT = ["setpriv", "--pdeathsig", "TERM"]
+"""A child ends even when the test run is killed."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 TAIL_LINES = 200
 
@@ -73,7 +75,7 @@ class Process:
         self.name = name or Path(argv[0]).name
         self._lines: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._child = subprocess.Popen(
-            [str(part) for part in argv],
+            [*WITH_PARENT, *(str(part) for part in argv)],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,13 @@ from support.processes import REPOSITORY, Process
 from support.tiny_model import MODEL
 
 COMMAND = REPOSITORY / ".venv/bin/transformers"
-OFFLINE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+HUB = REPOSITORY / ".cache/huggingface/hub"
+OFFLINE = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_CACHE": str(HUB),
+}
 START_UP = 120.0
 """Seconds; importing torch takes 4 to 10 of them, a busy machine more."""
 
@@ -21,6 +27,7 @@ class TransformersServe:
 
     def __init__(self, *, continuous_batching: bool = False, port: int | None = None) -> None:
         self.model = str(ensure_tiny_model())
+        HUB.mkdir(parents=True, exist_ok=True)  # without it /v1/models answers 500
         self.port = port or free_port()
         batching = ["--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"]
         self.process = Process(
