@@ -8,8 +8,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+
+from msgspec.structs import replace
 
 from exporter.core import outcome as endings
 from exporter.core.outcome import Ending, ErrorType, Outcome
@@ -59,6 +61,10 @@ def operation(method: bytes, target: bytes) -> str | None:
         if path.endswith(suffix):
             return name
     return None
+
+
+_REPLACED = heads.HOP_BY_HOP | {b"accept-encoding", b"content-length", b"expect"}
+_REPLACED_TRACED = _REPLACED | {b"traceparent"}
 
 
 class Exchange:
@@ -138,13 +144,13 @@ class Exchange:
 
     def request_headers(self, headers: Headers) -> Headers:
         """The headers to send, without the body's length: our span is the parent, and no encoding we cannot read."""
-        sent = heads.end_to_end(headers, (b"accept-encoding", b"content-length", b"expect"))
+        traces = self._settings.traces
+        sent = heads.end_to_end(headers, _REPLACED_TRACED if traces else _REPLACED)
         sent.append((b"accept-encoding", b"identity"))
-        if not self._settings.traces:
-            return sent
-        identity = self.recorder.identity
-        context = trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)
-        return [*(header for header in sent if header[0].lower() != b"traceparent"), (b"traceparent", context)]
+        if traces:
+            identity = self.recorder.identity
+            sent.append((b"traceparent", trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)))
+        return sent
 
     # The answer
 
@@ -300,8 +306,11 @@ class Exchange:
             return None
         if reader.misread:
             self.uninspected.append("answer_not_understood")
-        self.timeline = replace(timeline, identity=self._known(timeline.identity))
-        return self.timeline
+        identity = timeline.identity
+        if identity.model is None or (self._streamed and not identity.stream):
+            timeline = replace(timeline, identity=self._known(identity))
+        self.timeline = timeline
+        return timeline
 
     def _known(self, identity: Identity) -> Identity:
         """An identity with what only the answer told: a request that was not read has no model and no ``stream``."""

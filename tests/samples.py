@@ -1,6 +1,6 @@
 """Requests made up for tests: identities and timelines with a default for everything that a test is not about."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from exporter.core.outcome import Outcome
 from exporter.core.phases import Phase, Source
@@ -35,9 +35,9 @@ STREAMED = Timeline(
 
 def who(model: str | None = WHO.model, **changes: object) -> Identity:
     """An identity that differs from WHO in its model and ``changes``."""
-    return replace(WHO, model=model, **changes)  # type: ignore[arg-type]  # the fields' own types
+    return replace(WHO, model=model, **changes)
 
 
 def streamed(model: str | None = WHO.model, *labels: str, **changes: object) -> Timeline:
     """A timeline that differs from STREAMED in its model, header labels and ``changes``."""
-    return replace(STREAMED, identity=who(model, labels=labels), **changes)  # type: ignore[arg-type]  # as above
+    return replace(STREAMED, identity=who(model, labels=labels), **changes)

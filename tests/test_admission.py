@@ -1,10 +1,9 @@
 """Which of the names that clients write become labels, and what becomes of the others."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from samples import STREAMED, WHO, streamed
 
 from exporter import catalog, counting

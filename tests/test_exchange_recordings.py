@@ -92,7 +92,7 @@ def test_segments_are_cut_by_their_length(tmp_path: Path) -> None:
     )
     (one,) = read(path)
     assert (one.name, one.path, one.request, one.status) == ("made", b"/v1/completions", b'{"a":1}', 200)
-    assert one.request_headers == [(b"X-Request-Id", b"r")]
+    assert one.request_headers == [(b"x-request-id", b"r")]
     assert [(piece.after, piece.body) for piece in one.pieces] == [(0.0025, b"--- +9ms 1B\n##### END\n")]
 
 

@@ -1,11 +1,11 @@
 """Messages of relays folded into totals, gauges and log lines; the session that guards their order."""
 
 import logging
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from samples import STREAMED, streamed, who
 from support.observing import FACTS, configuration
 

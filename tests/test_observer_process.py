@@ -9,10 +9,10 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from samples import streamed, who
 from support.observing import FACTS, PlayedRelay, PlayedSupervisor, configuration
 from support.otlp import OtlpReceiver

@@ -8,13 +8,13 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import bcrypt
 import httpx
 import pytest
+from msgspec.structs import replace
 from samples import STREAMED
 from support.observing import FACTS, PlayedSupervisor, configuration
 

@@ -1,11 +1,11 @@
 """The channel between relay and observer: every message survives it, however it is cut, and nothing else gets in."""
 
 import struct
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 from samples import STREAMED, WHO
 
 from exporter import catalog, counting

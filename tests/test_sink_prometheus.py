@@ -1,7 +1,6 @@
 """The exposition: valid in both formats, the same numbers in both, and exactly these bytes."""
 
 import os
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text

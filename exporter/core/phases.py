@@ -1,7 +1,8 @@
 """Queueing told apart from prefill, each with where the knowledge comes from."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Source(StrEnum):
@@ -14,16 +15,14 @@ class Source(StrEnum):
     UPPER_BOUND = "upper_bound"  # prefill: dispatch to first token, any wait inside the engine still in it
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(msgspec.Struct, frozen=True, array_like=True):
     """A duration in seconds and its provenance."""
 
     seconds: float
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(msgspec.Struct, frozen=True, array_like=True):
     """What the engine itself reported about one request, as durations in seconds.
 
     ``resolution`` is the step of the engine's own clock output (TGI reports whole milliseconds): a report may be
@@ -39,8 +38,7 @@ class Hints:
 _NOTHING = Hints()
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(msgspec.Struct, frozen=True, array_like=True):
     """Both phases where they are known, and the reasons for which reports were dropped.
 
     ``reported_queueing`` is the engine's own queue figure in seconds, if it is possible: kept beside ours.

@@ -1,13 +1,12 @@
 """Everything that is known about one request that has ended, as one immutable value."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from exporter.core.outcome import ErrorType, Outcome
 from exporter.core.phases import Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, array_like=True):
     """Who a request is: what never changes between its arrival and its end.
 
     ``model`` is the name in the request, as the client wrote it and not yet admitted as a label. ``trace_id`` is 32
@@ -26,8 +25,7 @@ class Identity:
     labels: tuple[str, ...] = ()  # values of the configured header labels, as the client sent them
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts of one request; each ``None`` where nobody told.
 
     ``cached_input`` and ``reasoning_output`` are subsets of input and output.
@@ -39,8 +37,7 @@ class Usage:
     reasoning_output: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(msgspec.Struct, frozen=True, array_like=True):
     """One ended request. Moments are monotonic seconds of the process that saw it, durations are seconds.
 
     arrival       last byte of the request received
@@ -68,7 +65,7 @@ class Timeline:
     queueing: Phase | None = None
     prefill: Phase | None = None
     tpots: tuple[float, ...] = ()
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     events: int = 0
     estimated: bool = False
     ticked: int = 0

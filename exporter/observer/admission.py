@@ -10,9 +10,9 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from exporter import catalog
 from exporter.core.tally import Labels, Series, Tally

@@ -150,7 +150,7 @@ class Client(Link):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         if self._in_head:
-            self._headers.append((name, value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
@@ -189,7 +189,7 @@ class Client(Link):
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise Refused(505, f"HTTP/{version} is not spoken here; use HTTP/1.1", "version")
-        hosts = sum(name.lower() == b"host" for name, _ in self._headers)
+        hosts = sum([name == b"host" for name, _ in self._headers])
         if hosts > 1 or (version == "1.1" and not hosts):
             raise Refused(400, f"the request has {hosts} Host headers; it must have one", "bad_request")
         encoding = heads.value(self._headers, b"transfer-encoding")

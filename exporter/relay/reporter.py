@@ -7,8 +7,9 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from exporter import catalog, counting, records
 from exporter.core.recorder import LivePhase, Recorder

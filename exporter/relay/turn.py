@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LAST_CHUNK = b"0\r\n\r\n"
 _NO_BODY = (204, 304)
+_UNREAD = heads.HOP_BY_HOP | {b"content-length", b"expect"}
+_UNSIZED = heads.HOP_BY_HOP | {b"content-length"}
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class Turn:
             self._services.reporter.opened(exchange.recorder)
             headers = exchange.request_headers(head.headers)
         else:
-            headers = heads.end_to_end(head.headers, (b"content-length", b"expect"))
+            headers = heads.end_to_end(head.headers, _UNREAD)
         if head.chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         elif head.length is not None:
@@ -253,7 +255,7 @@ class Turn:
         known = length is not None and not (exchange is not None and exchange.filters)
         self._chunked = not empty and not known and request.version == "1.1"
         self._length = empty or known or self._chunked
-        headers = heads.end_to_end(head.headers, () if known or empty else (b"content-length",))
+        headers = heads.end_to_end(head.headers, heads.HOP_BY_HOP if known or empty else _UNSIZED)
         if self._chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         if not self.client.keep or self._services.draining or self.upgrade or not self._length:

@@ -138,7 +138,7 @@ class Upstream(Link):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is complete; interim answers (1xx) are between the engine and us."""
@@ -146,7 +146,7 @@ class Upstream(Link):
         self._skip = status < _FIRST_FINAL and status != _SWITCHING
         if not self._skip:
             self._keep = self._parser.should_keep_alive()
-            self.until_close = not any(name.lower() in _FRAMING for name, _ in self._headers)
+            self.until_close = not any(name in _FRAMING for name, _ in self._headers)
             self._head = AnswerHead(status, self._reason, self._headers)
         self._headers = []  # what follows the body are trailers, which nobody asked for
 

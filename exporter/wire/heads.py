@@ -1,18 +1,18 @@
 """HTTP/1.1 heads: what a proxy must not pass on, and how a head is written.
 
-Header names are lower case everywhere inside, and written as they were received.
+Header names are lower case from the parser on, and passed on so, as HTTP/2 and most proxies do.
 """
-
-from collections.abc import Iterable
 
 import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"te", b"trailer",
      b"transfer-encoding", b"upgrade")
 )  # fmt: skip
+
+_PLAIN = (b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
 REASONS = {
     200: b"OK", 204: b"No Content", 400: b"Bad Request", 404: b"Not Found", 408: b"Request Timeout",
@@ -23,27 +23,24 @@ REASONS = {
 
 
 def value(headers: Headers, name: bytes) -> bytes | None:
-    """The first value of a header, by its lower-case name."""
+    """The first value of a header."""
     for key, found in headers:
-        if key.lower() == name:
+        if key == name:
             return found
     return None
 
 
-def end_to_end(headers: Headers, drop: Iterable[bytes] = ()) -> Headers:
-    """The headers that may be passed on: no hop-by-hop ones, none that Connection lists, none of ``drop``."""
-    gone = _HOP_BY_HOP.union(drop)
+def end_to_end(headers: Headers, drop: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """The headers that may be passed on: none of ``drop``, and none that Connection lists."""
     for key, found in headers:
-        if key.lower() == b"connection":
-            gone = gone.union(token.strip() for token in found.lower().split(b","))
-    return [(key, found) for key, found in headers if key.lower() not in gone]
+        if key == b"connection" and found not in _PLAIN:
+            drop = drop.union(token.strip() for token in found.lower().split(b","))
+    return [header for header in headers if header[0] not in drop]
 
 
 def write(first_line: bytes, headers: Headers) -> bytes:
     """A head, with the empty line that ends it."""
-    lines = [first_line]
-    lines += [b"%b: %b" % header for header in headers]
-    return b"\r\n".join((*lines, b"", b""))
+    return b"".join((first_line, *[b"\r\n%b: %b" % header for header in headers], b"\r\n\r\n"))
 
 
 def write_request(method: bytes, target: bytes, headers: Headers) -> bytes:

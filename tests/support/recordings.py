@@ -28,7 +28,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Recording:
-    """One exchange; ``name`` is its file's, with a number where the file holds several."""
+    """One exchange; ``name`` is its file's, with a number where the file holds several. Header names are lower case."""
 
     name: str
     method: bytes
@@ -47,7 +47,7 @@ class Recording:
     @property
     def streamed(self) -> bool:
         """Whether the answer is an event stream."""
-        return any(name.lower() == b"content-type" and b"event-stream" in value for name, value in self.headers)
+        return any(name == b"content-type" and b"event-stream" in value for name, value in self.headers)
 
 
 @cache
@@ -100,7 +100,7 @@ class _Answer:
         self.pieces: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_body(self, body: bytes) -> None:
         self.pieces.append(body)
@@ -129,4 +129,4 @@ def _deframed(name: str, request: re.Match[bytes], segments: list[Piece]) -> Rec
 
 def _header(line: bytes) -> tuple[bytes, bytes]:
     name, _, value = line.partition(b": ")
-    return name, value
+    return name.lower(), value

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec.structs import fields
 
 from exporter.core.timeline import Timeline
 from exporter.engines import GENERIC, Engine
@@ -13,8 +15,8 @@ from support.recordings import Headers, Recording
 Reads = Sequence[tuple[float, bytes]]
 """What each read of an answer's body brought, and when, in seconds after the request arrived."""
 
-STREAM: Headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
-JSON: Headers = [(b"Content-Type", b"application/json")]
+STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+JSON: Headers = [(b"content-type", b"application/json")]
 
 _MOMENTS = ("arrival", "end", "first_token", "first_answer", "last_token", "queueing", "prefill", "tpots", "stalled")
 
