@@ -155,15 +155,16 @@ def table(results: dict[str, Runs], sizes: dict[str, Memory], chosen: argparse.N
     return "\n".join(lines)
 
 
-def bottleneck(results: dict[str, Runs]) -> str:
-    """How far CPU 1, with engine and client, was from full: the client must keep its pace."""
-    parts = []
-    for name, runs in results["chunk"].items():
-        pace = spread(runs, lambda one: one.units / one.seconds).median
-        late = spread(runs, lambda one: one.transit_p50).median
-        load = spread(runs, lambda one: one.cpu["engine"] / one.seconds * 100).median
-        parts.append(f"{name} {pace:,.0f} chunks/s, engine {load:.0f} % of CPU 1, transit p50 {late:.0f} us")
-    return "; ".join(parts)
+def pace(results: dict[str, Runs]) -> str:
+    """Whether the load kept its pace: CPU 1, with engine, client and the rest, must not have been full."""
+    return "\n".join(f"- {name}: {_pace_of(runs)}" for name, runs in results["chunk"].items())
+
+
+def _pace_of(runs: list[Result]) -> str:
+    rate = spread(runs, lambda one: one.units / one.seconds).median
+    busy = spread(runs, lambda one: sum(cpu for name, cpu in one.cpu.items() if name != "relay") / one.seconds * 100)
+    transit = spread(runs, lambda one: one.transit_p50)
+    return f"{rate:,.0f} chunks/s, CPU 1 {busy.text(0)} % busy with it, a chunk's way p50 {transit.text(0)} us"
 
 
 def goals(results: dict[str, Runs], sizes: dict[str, Memory]) -> list[Goal]:
@@ -188,7 +189,7 @@ def main() -> int:
     results, sizes = run(chosen)
     print(f"\nPython {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs\n")
     print(table(results, sizes, chosen))
-    print(f"\nthe load kept its pace: {bottleneck(results)}\n")
+    print(f"\nthe load's pace:\n{pace(results)}\n")
     judged = goals(results, sizes)
     for goal in judged:
         print(f"{'met   ' if goal.met else 'MISSED'} {goal.name}: {goal.value:.2f} (at most {goal.limit:g})")

@@ -1,6 +1,7 @@
 """One measurement: a load through one candidate, and what its processes spent meanwhile."""
 
 import json
+import resource
 import subprocess
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ def measure(candidate: Candidate, load: Load, engine: int) -> Result:
     """Run the load to its end through one candidate."""
     watched = processes(candidate, engine)
     before = {name: cpu_ns(pid) for name, pid in watched.items()}
+    by_children = _children_cpu()
     client = subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, OTHER_CPU)), built(), *load.arguments(candidate.port)],
         stdout=subprocess.PIPE,
@@ -66,6 +68,7 @@ def measure(candidate: Candidate, load: Load, engine: int) -> Result:
     )
     said, _ = client.communicate(timeout=600)
     cpu = {name: (cpu_ns(pid) - before[name]) / 1e9 for name, pid in watched.items()}
+    cpu["client"] = _children_cpu() - by_children
     seen = json.loads(said.splitlines()[-1])
     if seen["errors"]:
         raise RuntimeError(f"{candidate.name}: {seen['errors']} of {load.connections} connections failed: {seen}")
@@ -79,6 +82,12 @@ def measure(candidate: Candidate, load: Load, engine: int) -> Result:
         latency_p50=seen["latency_us"]["p50"],
         errors=seen["errors"],
     )
+
+
+def _children_cpu() -> float:
+    """CPU seconds of every child that has ended: the load client, as nothing else ends meanwhile."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)
