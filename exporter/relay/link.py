@@ -12,22 +12,25 @@ class Link(asyncio.Protocol):
     iteration, behind the reads and the measuring of all other connections that are ready in it.
     """
 
-    __slots__ = ("_fd", "blocked", "transport")
+    __slots__ = ("_direct", "_fd", "blocked", "transport")
 
     def __init__(self) -> None:
         """Not connected yet."""
         self.transport: asyncio.Transport | None = None
         self.blocked = False
         self._fd = -1
+        self._direct = False  # nothing is queued: the socket may be written to
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self.transport = cast("asyncio.Transport", transport)
         if transport.get_extra_info("sslcontext") is None:
             self._fd = transport.get_extra_info("socket").fileno()
+            self._direct = True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Gone."""
+        self._direct = False
         self._fd = -1
         self.transport = None
 
@@ -38,29 +41,39 @@ class Link(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, or queue what the socket does not take; nothing happens on a connection that is gone."""
-        transport = self.transport
-        if transport is None or transport.is_closing() or not data:
-            return
-        if self._fd >= 0 and not transport.get_write_buffer_size():
+        if self._direct:
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
-                transport.abort()
+                self.abort()
                 return
             if sent == len(data):
                 return
             data = data[sent:]
+        self._queue(data)
+
+    def _queue(self, data: bytes) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing() or not data:
+            return
+        if self._fd >= 0 and not self._direct and not transport.get_write_buffer_size():
+            self._direct = True  # what was queued is gone
+            self.write(data)
+            return
+        self._direct = False
         transport.write(data)
 
     def close(self) -> None:
         """Close after what is queued was sent."""
+        self._direct = False
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
         """Close now."""
+        self._direct = False
         if self.transport is not None:
             self.transport.abort()
 

@@ -240,6 +240,16 @@ class Turn:
             self._upstream = None
             self._over(exchange.end(at) if exchange is not None else None, keep=self._length and self.complete)
 
+    def more(self, at: float, body: bytes) -> None:
+        """A part of the answer's body, neither its first nor its last: what nearly every read brings."""
+        exchange = self._exchange
+        self.active_at = at
+        sent = body if exchange is None else exchange.forward(body)
+        if sent:
+            self.client.write(b"%x\r\n%b\r\n" % (len(sent), sent) if self._chunked else sent)
+        if exchange is not None:
+            exchange.observe(at, body)
+
     def _framed(self, data: bytes, *, complete: bool) -> bytes:
         if not self._chunked:
             return data

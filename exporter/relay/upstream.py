@@ -80,27 +80,36 @@ class Upstream(Link):
         except httptools.HttpParserError as error:
             turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
             return
+        if self._head is None and not self._complete:
+            if self._pieces:
+                turn.more(at, self._taken())
+            return
+        self._deliver(turn, at, rest)
+
+    def _deliver(self, turn: "Turn", at: float, rest: bytes) -> None:
+        """A read with the answer's head or end in it."""
         head, self._head = self._head, None
-        if head is not None and turn.head.method == b"HEAD":
-            self._keep, self._complete = False, True  # the parser would wait for a body
-            self._pieces.clear()
-        body = b"".join(self._pieces) if self._pieces else b""
-        self._pieces.clear()
         if head is not None and head.status == _SWITCHING:
             turn.switched(head, rest)
             return
-        if head is not None or body or self._complete:
-            self._deliver(turn, at, head, body)
-
-    def _deliver(self, turn: "Turn", at: float, head: AnswerHead | None, body: bytes) -> None:
+        if head is not None and turn.head.method == b"HEAD":
+            self._keep, self._complete = False, True  # the parser would wait for a body
+            self._pieces.clear()
         complete, self._complete = self._complete, False
-        if complete and self._keep and not turn.uploading:
+        if complete:
             self.turn = None
-            self._pool.give_back(self)
-        elif complete:
-            self.turn = None
-            self.close()
-        turn.answer(at, head, body, complete=complete)
+            if self._keep and not turn.uploading:
+                self._pool.give_back(self)
+            else:
+                self.close()
+        turn.answer(at, head, self._taken(), complete=complete)
+
+    def _taken(self) -> bytes:
+        """The body's parts that the last read brought."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return body
 
     def eof_received(self) -> None:
         """The engine closes; connection_lost follows."""

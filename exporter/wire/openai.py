@@ -142,14 +142,19 @@ class Reader:
     def event(self, at: float, event: Event) -> None:
         """One server-sent event, read at ``at``."""
         kind, data = event
-        if kind not in _OURS:
-            return
+        if kind == "error":
+            self.error = True
+        elif kind in _OURS:
+            self.chunk(at, data)
+
+    def chunk(self, at: float, data: bytes) -> None:
+        """The data of one event, read at ``at``."""
         try:
             chunk = _chunk.decode(data)
         except _UNREADABLE:
-            self._not_json(kind, data.strip())
+            self._not_json(data.strip())
             return
-        if chunk.error is not None or kind == "error":
+        if chunk.error is not None:
             self.error = True
             return
         if self.model is None:
@@ -157,14 +162,18 @@ class Reader:
         usage = None if chunk.usage is None else _usage(chunk.usage)
         choices = chunk.choices or []
         for choice in choices:
-            self._choice(at, choice, usage)
+            delta = choice.delta
+            if delta is not None and delta.content and usage is None and choice.finish_reason is None:
+                self.recorder.token(at, choice.index)  # as nearly every chunk is
+            else:
+                self._choice(at, choice, usage)
         if usage is not None:
             self._total(choices, usage)
 
-    def _not_json(self, kind: str, data: bytes) -> None:
+    def _not_json(self, data: bytes) -> None:
         if data == b"[DONE]":
             self.done = True
-        elif kind == "error" or data.startswith(b'{"error"'):
+        elif data.startswith(b'{"error"'):
             self.error = True  # transformers serve does not escape the text of its errors
         elif data:
             self.misread += 1
