@@ -133,7 +133,7 @@ def chunk(*choices: dict[str, object], **members: object) -> dict[str, object]:
     return {**head, "choices": list(choices), **members}
 
 
-def delta(index: int = 0, **members: object) -> dict[str, object]:
+def delta(index: int = 0, /, **members: object) -> dict[str, object]:
     """A choice that adds to its message."""
     return {"index": index, "delta": members, "finish_reason": None}
 
