@@ -236,6 +236,17 @@ def test_a_client_that_waits_for_100_continue_gets_it(relay: RelayProcess) -> No
         assert client.answer().status == 200
 
 
+def test_a_body_may_come_after_the_head_of_a_last_request(relay: RelayProcess) -> None:
+    body = json.dumps(chat({"tokens": 2}, stream=False)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
+    with RawClient(relay.port) as client:
+        client.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        assert client.read() == b"HTTP/1.1 100 Continue\r\n\r\n"  # so the head was read by itself
+        client.send(body)
+        assert client.answer().status == 200
+        assert client.ended()
+
+
 def test_a_websocket_is_a_tunnel_both_ways(relay: RelayProcess) -> None:
     with RawClient(relay.port) as client:
         client.send(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")

@@ -73,8 +73,8 @@ class Client(Link):
             self._rest += data
             self.stop_reading()
             return
-        if not self.keep:
-            return  # the answer that is being sent is the last one
+        if not self.keep and (self._coming is None or self._coming.over):
+            return  # the answer that is being sent is the last one, and its request is here
         try:
             self._feed(data)
         except Refused as refused:
