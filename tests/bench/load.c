@@ -301,6 +301,7 @@ static void client_read(Conn *c) {
         transit[transits++] = (at - sent) / 1000.0;
         from = close_quote;
     }
+    if (from == c->in && c->used > ROOM / 2) from = c->in + c->used - 256; /* another engine's events: only the end matters */
     if (!streamed) {
         char *end = strstr(c->in, "\r\n\r\n");
         char *length = end ? strcasestr(c->in, "\r\ncontent-length:") : NULL;

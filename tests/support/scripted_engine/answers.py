@@ -28,8 +28,7 @@ class Mark(Enum):
     HANG = "hang"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One write: so many seconds after the request was complete, these bytes."""
 
     after: float

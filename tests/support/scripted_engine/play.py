@@ -21,9 +21,12 @@ class Play:
         log: Log,
         transport: asyncio.Transport,
         finished: Callable[[Mark], None],
+        *,
+        log_tokens: bool = True,
     ) -> None:
         self._steps, self._exchange, self._log = steps, exchange, log
         self._transport, self._finished = transport, finished
+        self._log_tokens = log_tokens
         self._loop = asyncio.get_running_loop()
         self._origin = exchange.complete if exchange.complete is not None else time.monotonic()
         self._next: Step | None = None
@@ -70,7 +73,7 @@ class Play:
         if step.data:
             self._transport.write(step.data)
         self._note(step.mark, time.monotonic())
-        if step.mark in {Mark.END, Mark.RESET}:
+        if step.mark is Mark.END or step.mark is Mark.RESET:
             self._next = None
             self._finished(step.mark)
         elif step.mark is Mark.HANG:
@@ -80,13 +83,15 @@ class Play:
         exchange = self._exchange
         if mark is Mark.TOKEN and exchange.first_token is not None:
             exchange.last_token = at
-            exchange.tokens.append(at)
+            if self._log_tokens:
+                exchange.tokens.append(at)
             return
         with self._log.change():
             if mark is Mark.HEADERS:
                 exchange.headers_sent = at
             elif mark is Mark.TOKEN:
                 exchange.first_token = exchange.last_token = at
-                exchange.tokens.append(at)
-            elif mark in {Mark.END, Mark.RESET}:
+                if self._log_tokens:
+                    exchange.tokens.append(at)
+            elif mark is Mark.END or mark is Mark.RESET:
                 exchange.ended = at

@@ -178,7 +178,8 @@ class Connection(asyncio.Protocol):
         self._begin_play(exchange, answer(script, ask, shape))
 
     def _begin_play(self, exchange: Exchange, steps: Iterator[Step]) -> None:
-        self._play = Play(steps, exchange, self._shared.log, self._transport, self._finished)
+        kept = self._script is None or self._script.log_tokens
+        self._play = Play(steps, exchange, self._shared.log, self._transport, self._finished, log_tokens=kept)
         self._play.start()
 
     def _finished(self, mark: Mark) -> None:
