@@ -65,6 +65,7 @@ def operation(method: bytes, target: bytes) -> str | None:
 
 _REPLACED = heads.HOP_BY_HOP | {b"accept-encoding", b"content-length", b"expect"}
 _REPLACED_TRACED = _REPLACED | {b"traceparent"}
+_BEGUN_HERE = _REPLACED_TRACED | {b"tracestate"}  # W3C: without a valid parent it belongs to no trace
 
 
 class Exchange:
@@ -144,13 +145,12 @@ class Exchange:
 
     def request_headers(self, headers: Headers) -> Headers:
         """The headers to send, without the body's length: our span is the parent, and no encoding we cannot read."""
-        traces = self._settings.traces
-        sent = heads.end_to_end(headers, _REPLACED_TRACED if traces else _REPLACED)
-        sent.append((b"accept-encoding", b"identity"))
-        if traces:
-            identity = self.recorder.identity
-            sent.append((b"traceparent", trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)))
-        return sent
+        if not self._settings.traces:
+            return [*heads.end_to_end(headers, _REPLACED), (b"accept-encoding", b"identity")]
+        sent = heads.end_to_end(headers, _REPLACED_TRACED if self._parent else _BEGUN_HERE)
+        identity = self.recorder.identity
+        context = trace.write(identity.trace_id, identity.span_id, sampled=identity.sampled)
+        return [*sent, (b"accept-encoding", b"identity"), (b"traceparent", context)]
 
     # The answer
 

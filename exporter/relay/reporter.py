@@ -55,6 +55,7 @@ class Reporter:
         self._told: set[Recorder] = set()
         self._closed: list[str] = []
         self._gaps: dict[Labels, list[float]] = {}
+        self._added: list[float] = []
         self._idle = True
 
     # The data plane's side
@@ -86,7 +87,8 @@ class Reporter:
         told = recorder in self._told
         self._told.discard(recorder)
         if self._size < self._limit:
-            self._append(lambda number: records.Ended(number, timeline))
+            self._number += 1
+            self._append(records.Ended(self._number, timeline))
             self._soon()
             return
         if len(self._pending.histograms) > _SERIES_LIMIT:
@@ -102,7 +104,7 @@ class Reporter:
 
     def added_latency(self, seconds: float) -> None:
         """The latency that the relay added to one answer."""
-        self._pending.observe(catalog.ADDED_LATENCY, (), catalog.grid(catalog.ADDED_LATENCY), seconds)
+        self._added.append(seconds)
 
     # The observer's side
 
@@ -151,12 +153,12 @@ class Reporter:
         self._told.update(self._live)
         self._pending = Tally()
         self._closed = []
-        self._append(lambda number: records.Pulse(number, at, live, opened, closed, counters, histograms))
+        self._number += 1
+        self._append(records.Pulse(self._number, at, live, opened, closed, counters, histograms))
         self.flush()
 
-    def _append(self, make: Callable[[int], records.Message]) -> None:
-        self._number += 1
-        data = records.frame(make(self._number))
+    def _append(self, message: records.Message) -> None:
+        data = records.frame(message)
         self._ring.append((self._number, data))
         self._size += len(data)
         if self._synced:
@@ -168,6 +170,9 @@ class Reporter:
             if gaps:
                 self._pending.observe_all(catalog.ITL, labels, catalog.grid(catalog.ITL), gaps)
                 gaps.clear()
+        if self._added:
+            self._pending.observe_all(catalog.ADDED_LATENCY, (), catalog.grid(catalog.ADDED_LATENCY), self._added)
+            self._added.clear()
         for recorder, labels in self._live.items():
             if recorder.seen > recorder.ticked:
                 self._pending.inc(catalog.TOKENS, (*labels, "output"), recorder.seen - recorder.ticked)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from exporter import catalog
 from exporter.config import Config
 from exporter.core.outcome import ErrorType, Outcome
@@ -40,8 +42,7 @@ class Services:
 BUFFER_LIMIT = 256 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False):
     """The head of a request as it was received; ``length`` is its Content-Length."""
 
     method: bytes

@@ -4,6 +4,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import httptools
+import msgspec
 
 from exporter.relay.link import Link
 from exporter.wire.heads import Headers
@@ -17,16 +18,12 @@ _FIRST_FINAL = 200
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class AnswerHead:
-    """Status line and headers of an answer."""
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """Status line and headers of an answer, as they were received."""
 
-    __slots__ = ("headers", "reason", "status")
-
-    def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
-        """As they were received."""
-        self.status = status
-        self.reason = reason
-        self.headers = headers
+    status: int
+    reason: bytes
+    headers: Headers
 
 
 class Upstream(Link):

@@ -84,6 +84,8 @@ def name(value: object) -> str | None:
     """A name as it may travel: bounded, and without what is no text; ``None`` for what is no string."""
     if not isinstance(value, str):
         return None
+    if len(value) <= NAME_LIMIT and value.isascii():
+        return value
     return value[:NAME_LIMIT].encode("utf-8", "replace").decode()
 
 
@@ -242,15 +244,17 @@ def _usage(raw: Any) -> Usage | None:
         return None
     prompt = raw.get("prompt_tokens_details")
     completion = raw.get("completion_tokens_details")
-    reasoning = _count_of(completion, "reasoning_tokens")
+    reasoning = raw.get("reasoning_tokens")
+    if isinstance(completion, dict):
+        reasoning = completion.get("reasoning_tokens", reasoning)
     return Usage(
-        input=_count_of(raw, "prompt_tokens"),
-        output=_count_of(raw, "completion_tokens"),
-        cached_input=_count_of(prompt, "cached_tokens"),
-        reasoning_output=_count_of(raw, "reasoning_tokens") if reasoning is None else reasoning,
+        _count(raw.get("prompt_tokens")),
+        _count(raw.get("completion_tokens")),
+        _count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else None,
+        _count(reasoning),
     )
 
 
-def _count_of(raw: Any, key: str) -> int | None:
-    value = raw.get(key) if isinstance(raw, dict) else None
+def _count(value: object) -> int | None:
+    """A number of tokens; ``None`` for what cannot be one."""
     return value if type(value) is int and value >= 0 else None
