@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from msgspec.structs import replace
 
@@ -52,6 +53,7 @@ class Mode(Enum):
     WHOLE = "whole"
 
 
+@lru_cache(maxsize=256)
 def operation(method: bytes, target: bytes) -> str | None:
     """The operation of a request that is followed; ``None`` for one that is only relayed."""
     if method != b"POST":
@@ -290,7 +292,8 @@ class Exchange:
         return Outcome.COMPLETED, ErrorType.NONE
 
     def _reasons(self) -> tuple[str, ...]:
-        return tuple(reason for _, reason in sorted(self.reader.finish.items()))
+        finish = self.reader.finish
+        return tuple(finish.values() if len(finish) < 2 else [finish[choice] for choice in sorted(finish)])  # noqa: PLR2004
 
     def _finish(self, at: float, outcome: Outcome, error_type: ErrorType) -> Timeline | None:
         reader = self.reader

@@ -59,7 +59,7 @@ def of_finish_reasons(reasons: tuple[str, ...]) -> Ending:
     """
     if not reasons:
         return Outcome.FAILED, ErrorType.PROTOCOL
-    if any(reason in ("abort", "error") for reason in reasons):
+    if "abort" in reasons or "error" in reasons:
         return Outcome.FAILED, ErrorType.ENGINE_ERROR
     if "length" in reasons:
         return Outcome.LENGTH, ErrorType.NONE

@@ -57,7 +57,7 @@ def split(ttft: float, own_queue: float, hints: Hints | None = None, *, sole_que
     operator's word that nothing queues behind ours, which makes both phases observed. A reported prefill wins over a
     reported queue, because engines' queue figures miss real waiting (vLLM stamps it after the running step).
     """
-    told, conflicts = _possible(hints, ttft - own_queue, "ttft")
+    told, conflicts = _possible(hints, ttft - own_queue, "ttft") if hints else (_NOTHING, ())
     if sole_queue:
         queueing, prefill = Phase(own_queue, Source.OBSERVED), Phase(ttft - own_queue, Source.OBSERVED)
     elif told.prefill is not None:
@@ -71,11 +71,16 @@ def split(ttft: float, own_queue: float, hints: Hints | None = None, *, sole_que
     return Split(queueing, prefill, conflicts, told.queueing)
 
 
+_UNKNOWN = Split()
+
+
 def split_whole(latency: float, hints: Hints | None) -> Split:
     """Split a request without a first token of its own (not streamed), which only the engine's figures can do.
 
     The wait is what reported prefill and decode leave of the latency.
     """
+    if hints is None:
+        return _UNKNOWN
     told, conflicts = _possible(hints, latency, "latency")
     if told.prefill is None or told.decode is None:
         return Split(None, None, conflicts, told.queueing)
@@ -86,10 +91,8 @@ def split_whole(latency: float, hints: Hints | None) -> Split:
     return Split(*phases, conflicts, told.queueing)
 
 
-def _possible(hints: Hints | None, observed: float, what: str) -> tuple[Hints, tuple[str, ...]]:
+def _possible(hints: Hints, observed: float, what: str) -> tuple[Hints, tuple[str, ...]]:
     """The figures that can be true of ``observed`` seconds, and what is wrong with the others."""
-    if hints is None:
-        return _NOTHING, ()
     limit = observed + hints.resolution
     figures = (("queueing", hints.queueing), ("prefill", hints.prefill), ("decode", hints.decode))
     checked = figures if what == "latency" else figures[:2]  # decode comes after the TTFT

@@ -214,6 +214,8 @@ class Recorder:
         return split(self.first_token - self.arrival, self.own_queue, hints, sole_queue=sole_queue)
 
     def _tpots(self, output: int | None) -> tuple[float, ...]:
+        if not self.choices:
+            return ()
         if len(self.choices) == 1 and output is not None:
             found = [next(iter(self.choices.values())).tpot(output)]
         else:

@@ -91,7 +91,9 @@ class Relay:
             label_headers=tuple(label.header.lower().encode() for label in config.label_headers),
         )
         pool = Pool(config.upstream, config.connect_timeout, config.upstream_keepalive)
-        services = self._services = Services(config, settings, pool, reporter, set[Turn]())
+        services = self._services = Services(
+            config, settings, pool, reporter, set[Turn](), config.upstream.prefix.encode()
+        )
         listening = socket.socket(fileno=fd)
         self._server = await self._loop.create_server(lambda: Client(services, self._clients), sock=listening)
         self._control.send(Ready())

@@ -35,6 +35,7 @@ class Services:
     pool: Pool
     reporter: Reporter
     turns: "set[Turn]"
+    prefix: bytes = b""  # put before every target
     buffered: int = 0
     draining: bool = False
 
@@ -170,8 +171,7 @@ class Turn:
         self._dispatch()
 
     def _head_line(self, headers: Headers) -> bytes:
-        target = self._services.config.upstream.prefix.encode() + self.head.target
-        return heads.write_request(self.head.method, target, headers)
+        return heads.write_request(self.head.method, self._services.prefix + self.head.target, headers)
 
     def _release(self) -> bytes:
         body = b"".join(self._held)

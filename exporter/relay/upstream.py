@@ -29,8 +29,8 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
 class Upstream(Link):
     """A connection to the engine: free in the pool, or working for one turn."""
 
-    __slots__ = ("_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason", "_skip",
-                 "answered", "free_since", "turn", "until_close", "used")  # fmt: skip
+    __slots__ = ("_answer", "_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason",
+                 "_skip", "answered", "free_since", "turn", "used")  # fmt: skip
 
     def __init__(self, pool: "Pool") -> None:
         """A connection that belongs to ``pool`` when it is free."""
@@ -46,9 +46,14 @@ class Upstream(Link):
         self._skip = False
         self.turn: Turn | None = None
         self.answered = False  # a byte of the current answer was read
-        self.until_close = False  # the answer ends with the connection
+        self._answer: Headers = []  # the headers of the current answer
         self.used = 0
         self.free_since = 0.0
+
+    @property
+    def until_close(self) -> bool:
+        """Whether the answer ends with the connection, because nothing else frames it."""
+        return not any(name in _FRAMING for name, _ in self._answer)
 
     def start(self, turn: "Turn") -> None:
         """Work for a turn."""
@@ -152,7 +157,7 @@ class Upstream(Link):
         self._skip = status < _FIRST_FINAL and status != _SWITCHING
         if not self._skip:
             self._keep = self._parser.should_keep_alive()
-            self.until_close = not any(name in _FRAMING for name, _ in self._headers)
+            self._answer = self._headers
             self._head = AnswerHead(status, self._reason, self._headers)
         self._headers = []  # what follows the body are trailers, which nobody asked for
 
