@@ -156,12 +156,20 @@ def test_our_span_is_the_engines_parent_and_the_callers_is_ours() -> None:
     assert sent[b"tracestate"] == b"a=b"
 
 
-def test_without_a_caller_a_trace_begins_here() -> None:
-    followed, _ = requested(asking(), headers=[(b"traceparent", b"broken"), (b"tracestate", b"a=b")])
+def test_without_a_valid_caller_a_trace_begins_here_and_a_state_of_none_is_dropped() -> None:
+    headers = [(b"traceparent", b"broken"), (b"tracestate", b"a=b")]
+    followed, _ = requested(asking(), headers=headers)
     identity = followed.recorder.identity
-    assert identity.parent_id is None
-    assert identity.tracestate is None
-    assert dict(followed.request_headers([]))[b"traceparent"].split(b"-")[1] == identity.trace_id.encode()
+    assert (identity.parent_id, identity.tracestate) == (None, None)
+    sent = dict(followed.request_headers(headers))
+    assert sent[b"traceparent"].split(b"-")[1] == identity.trace_id.encode()
+    assert b"tracestate" not in sent
+
+
+def test_without_traces_of_ours_the_callers_go_through() -> None:
+    headers = [(b"traceparent", b"broken"), (b"tracestate", b"a=b")]
+    followed, _ = requested(asking(), headers=headers, traces=False)
+    assert followed.request_headers(headers) == [*headers, (b"accept-encoding", b"identity")]
 
 
 def test_the_callers_no_to_sampling_is_passed_on() -> None:

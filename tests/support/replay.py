@@ -39,6 +39,7 @@ def exchange(
     headers: Headers | None = None,
     engine: Engine = GENERIC,
     inspect_limit: int = 16 * 1024 * 1024,
+    traces: bool = True,
 ) -> Exchange:
     """An exchange whose ids are always the same."""
     found = [] if gaps is None else gaps
@@ -49,6 +50,7 @@ def exchange(
         trace_id=lambda: 0x0AF7651916CD43DD8448EB211C80319C,
         span_id=lambda: 0xB7AD6B7169203331,
         gaps=lambda _: found,
+        traces=traces,
     )
     return Exchange(settings, operation, headers or [])
 
