@@ -195,6 +195,7 @@ def _silent_for(engine: ScriptedEngine, seconds: float) -> bool:
 
 
 def test_a_slow_client_stops_the_engine_and_is_not_called_slow_decoding(engine: ScriptedEngine) -> None:
+    engine.clear()
     with RelayProcess(engine.url) as relay:
         with RawClient(relay.port, receive_buffer=65536) as client:
             before = resident_kib(relay.pid)

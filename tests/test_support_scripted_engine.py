@@ -206,7 +206,7 @@ def test_a_slow_reader_stalls_the_answer_and_not_the_memory(engine: ScriptedEngi
         peer.sendall(
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
         )
-        engine.wait(lambda all_: bool(all_) and all_[0].first_token is not None)
+        engine.wait(lambda all_: bool(all_) and all_[0].held is not None)
         received = b""
         while b"[DONE]" not in received[-200:]:
             received = received[-200:] + peer.recv(1 << 20)

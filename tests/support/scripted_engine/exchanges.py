@@ -37,6 +37,8 @@ class Exchange:
     """The last byte was written; or the engine cut the connection, as scripted."""
     stalled: float = 0.0
     """Seconds in which the peer did not take what was to be written."""
+    held: float | None = None
+    """Since when the peer does not take more; None while it does."""
     disconnected: float | None = None
     """The peer closed before the end."""
     phase: str | None = None

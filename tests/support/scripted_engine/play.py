@@ -31,7 +31,6 @@ class Play:
         self._origin = exchange.complete if exchange.complete is not None else time.monotonic()
         self._next: Step | None = None
         self._timer: asyncio.Handle | None = None
-        self._paused_at: float | None = None
 
     def start(self) -> None:
         """Play what is due now, and set the clock for the rest."""
@@ -46,22 +45,24 @@ class Play:
 
     def pause(self) -> None:
         """The peer takes no more: hold the answer."""
-        self._paused_at = time.monotonic()
+        with self._log.change():
+            self._exchange.held = time.monotonic()
 
     def resume(self) -> None:
         """The peer reads again: go on, later by as long as it did not."""
-        if self._paused_at is not None:
-            away = time.monotonic() - self._paused_at
-            self._paused_at = None
+        if self._exchange.held is not None:
+            away = time.monotonic() - self._exchange.held
             self._origin += away
-            self._exchange.stalled += away
+            with self._log.change():
+                self._exchange.held = None
+                self._exchange.stalled += away
             self._advance()
 
     def _advance(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._next is not None and self._paused_at is None:
+        while self._next is not None and self._exchange.held is None:
             left = self._origin + self._next.after - time.monotonic()
             if left > TIMER_GRAIN:
                 self._timer = self._loop.call_later(left, self._advance)
