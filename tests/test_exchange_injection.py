@@ -130,6 +130,15 @@ def test_a_chunk_with_neither_choices_nor_usage_stays() -> None:
     assert play(stream(*said, USAGE, DONE)).forwarded == b"".join([*said, DONE])
 
 
+@pytest.mark.parametrize(
+    "like",
+    [b'event: own\ndata: {"choices":[],"usage":{}}\n\n', b'data: {"choices":[],"usage":{broken\n\n', b': "usage":{}\n\n',
+     b'data: {"usage":{"completion_tokens":1}}\n\n', b'data: {"choices":[],"x":{"usage":{}}}\n\n'],
+)  # fmt: skip
+def test_what_only_looks_like_the_usage_chunk_stays(like: bytes) -> None:
+    assert play(stream(*ANSWER, like, *END, USAGE, DONE)).forwarded == b"".join([*ANSWER, like, *END, DONE])
+
+
 @given(st.binary(max_size=300), places)
 def test_bytes_that_are_no_events_are_sent_on_as_they_are(body: bytes, where: list[int]) -> None:
     assert play(cut(body, where)).forwarded == body

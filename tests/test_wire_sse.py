@@ -75,6 +75,7 @@ def test_any_bytes_are_cut_without_an_error(body: bytes, where: list[int]) -> No
 def test_an_event_is_complete_with_its_empty_line(end: bytes) -> None:
     splitter = Splitter(LIMIT)
     assert splitter.feed(b"data: a" + end) == []
+    assert splitter.feed(b"") == []
     assert splitter.feed(end) == [b"data: a" + end + end]
     assert splitter.held == b""
 
