@@ -132,9 +132,14 @@ def test_a_chunk_with_neither_choices_nor_usage_stays() -> None:
 
 @pytest.mark.parametrize(
     "like",
-    [b'event: own\ndata: {"choices":[],"usage":{}}\n\n', b'data: {"choices":[],"usage":{broken\n\n', b': "usage":{}\n\n',
-     b'data: {"usage":{"completion_tokens":1}}\n\n', b'data: {"choices":[],"x":{"usage":{}}}\n\n'],
-)  # fmt: skip
+    [
+        b'event: own\ndata: {"choices":[],"usage":{}}\n\n',
+        b'data: {"choices":[],"usage":{broken\n\n',
+        b'data: {"choices":[],"x":{"usage":{}}}\n\n',
+        b'data: {"usage":{"completion_tokens":1}}\n\n',
+        b': "usage":{}\n\n',
+    ],
+)
 def test_what_only_looks_like_the_usage_chunk_stays(like: bytes) -> None:
     assert play(stream(*ANSWER, like, *END, USAGE, DONE)).forwarded == b"".join([*ANSWER, like, *END, DONE])
 
