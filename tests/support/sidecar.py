@@ -13,7 +13,10 @@ WITHOUT_OTEL = {"OTEL_SDK_DISABLED": "true"}
 
 
 class Sidecar:
-    """A sidecar that is ready; `env` may hold `OtlpReceiver.environment`, else nothing is exported."""
+    """A sidecar that is ready, and ends without the drain delay unless told one.
+
+    `env` may hold `OtlpReceiver.environment`, else nothing is exported.
+    """
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class Sidecar:
             *("--listen", f"127.0.0.1:{self.port}"),
             *("--web.listen-address", f"127.0.0.1:{self.web_port}"),
             *("--health.listen-address", f"127.0.0.1:{self.health_port}"),
+            *(() if "--drain-delay" in flags else ("--drain-delay", "0")),
             *flags,
         ]
         self._process = Process(argv, name="sidecar", env=WITHOUT_OTEL if env is None else env, cpus=cpus)
