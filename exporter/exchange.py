@@ -175,6 +175,11 @@ class Exchange:
             self.mode = Mode.WHOLE
 
     @property
+    def waits(self) -> bool:
+        """Whether the first token is still to come; where no tokens can be seen, the first byte of the answer."""
+        return self.status is None or (self.mode is Mode.STREAM and self.recorder.first_token is None)
+
+    @property
     def filters(self) -> bool:
         """Whether bytes may be taken out of the answer, so that its length is not known beforehand."""
         return self._filters

@@ -78,6 +78,15 @@ def test_an_engine_that_gives_no_token_is_timed_out(relay: RelayProcess, place: 
     assert (timeline.outcome, timeline.error_type) == (Outcome.TIMED_OUT, ErrorType.FIRST_TOKEN_TIMEOUT)
 
 
+def test_an_answer_that_cannot_be_looked_into_is_not_timed_out_while_it_flows(relay: RelayProcess) -> None:
+    headers = {"content-encoding": "x-secret"}
+    with RawClient(relay.port) as client:
+        client.post(CHAT, chat({"tokens": 20, "gap": 0.05, "headers": headers}))  # longer than the first-token timeout
+        assert client.answer().complete
+    (timeline,) = relay.ended(1)
+    assert (timeline.outcome, timeline.events) == (Outcome.COMPLETED, 0)
+
+
 def test_an_engine_that_falls_silent_is_timed_out_and_its_stall_shows(relay: RelayProcess) -> None:
     with RawClient(relay.port) as client:
         client.post(CHAT, chat({"hang": "decode", "tokens": 8, "gap": 0.01}))

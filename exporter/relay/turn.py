@@ -360,7 +360,7 @@ class Turn:
 
     def _check_engine(self, now: float) -> None:
         config, exchange = self._services.config, self._exchange
-        waiting = not self._told if exchange is None else exchange.recorder.first_token is None
+        waiting = not self._told if exchange is None else exchange.waits
         if waiting and self.sent_at is not None and now - self.sent_at > config.first_token_timeout:
             message = f"the engine gave no token within {config.first_token_timeout:g} s"
             self._fail(ErrorType.FIRST_TOKEN_TIMEOUT, 504, message, Outcome.TIMED_OUT)
