@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from functools import partial
 
-from exporter import records
+from exporter import log, records
 from exporter.config import sample
 from exporter.control import (
     Abort,
@@ -77,6 +77,7 @@ class Relay:
 
     async def _start(self, start: StartRelay, fd: int) -> None:
         config = start.config
+        log.setup(f"relay {start.index}")
         hello = partial(_hello, start.index, start.boot, time.time(), time.monotonic())  # noqa: TID251 - the one anchor
         reporter = Reporter(hello, self._flush_soon)
         randomness = random.Random(os.urandom(32))  # noqa: S311 - ids have to be distinct, not secret
