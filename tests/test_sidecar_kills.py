@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPException
 from typing import Self
 
 from support.exposition import Page
@@ -50,8 +50,10 @@ class Scraper:
         return self
 
     def __exit__(self, *_: object) -> None:
+        alive = self._thread.is_alive()
         self._ended.set()
         self._thread.join(30)
+        assert alive, "the scraper failed"
 
     def backwards(self) -> list[str]:
         """Every sample that was less, or gone, in the next scrape."""
@@ -70,7 +72,7 @@ class Scraper:
             except urllib.error.HTTPError as refused:
                 self.refused.append(refused.code)
                 continue
-            except OSError:
+            except (OSError, HTTPException):  # its connection broke with the observer
                 continue
             now = time.monotonic()
             self.longest, last = max(self.longest, now - last), now
@@ -99,7 +101,7 @@ def kill_observer(sidecar: Sidecar) -> None:
 
 
 def _scraped(sidecar: Sidecar) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, HTTPException):
         return bool(sidecar.metrics().samples)
     return False
 
