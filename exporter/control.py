@@ -105,12 +105,16 @@ class RelayStatus(msgspec.Struct, frozen=True, tag=True):
     accepting: bool
 
 
+class ChannelLost(msgspec.Struct, frozen=True, tag=True):
+    """From a relay: its channel to the observer ended. If that observer still lives, a new channel is needed."""
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """From the observer: everything is flushed, it exits."""
 
 
 ToChild = StartRelay | StartObserver | Channel | RelayGone | Facts | Drain | StopAccepting | Abort | Finish
-FromChild = Ready | RelayStatus | Finished
+FromChild = Ready | RelayStatus | ChannelLost | Finished
 Message = ToChild | FromChild
 
 _encoder = msgspec.msgpack.Encoder()

@@ -194,6 +194,16 @@ def test_an_observer_that_is_killed_costs_no_request_and_gets_its_checkpoint_and
     sidecar.process.wait_tcp(sidecar.web)
 
 
+def test_a_channel_that_ends_between_living_processes_is_replaced(start: Any) -> None:
+    sidecar = start()
+    sidecar.wait_events(2, "greeted")
+    sock, _, _ = sidecar.request()
+    with sock:
+        sock.sendall(b"lose\n")
+        assert len(sidecar.wait_events(4, "greeted")) == 4
+    assert sidecar.events("RelayGone") == []
+
+
 def test_a_drain_lets_the_answer_finish_and_ends_the_observer_last(start: Any) -> None:
     sidecar = start(drain_delay="300ms")
     with listening(sidecar.engine):

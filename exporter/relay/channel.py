@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from exporter import records
@@ -13,9 +14,10 @@ _FULL = 1024 * 1024
 class ObserverChannel(asyncio.Protocol):
     """One session with the observer."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        """Begin a session of ``reporter`` when connected."""
+    def __init__(self, reporter: Reporter, lost: Callable[[], None]) -> None:
+        """Begin a session of ``reporter`` when connected; ``lost`` is called when it ends, unless by ``close``."""
         self._reporter = reporter
+        self._lost = lost
         self._frames = records.Frames()
         self._transport: asyncio.Transport | None = None
 
@@ -39,7 +41,8 @@ class ObserverChannel(asyncio.Protocol):
         try:
             messages = self._frames.feed(data)
         except ValueError:
-            self.close()
+            if self._transport is not None:
+                self._transport.abort()
             return
         for message in messages:
             if isinstance(message, records.Ack):
@@ -50,19 +53,24 @@ class ObserverChannel(asyncio.Protocol):
         self._reporter.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The observer is gone; the supervisor will bring the next channel."""
-        self._transport = None
+        """The session is over; the supervisor will bring the next channel."""
         self._reporter.disconnected(self)
+        if self._transport is not None:
+            self._transport = None
+            self._lost()
 
     def close(self) -> None:
         """End the session."""
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
 
 
-async def open_channel(reporter: Reporter, fd: int) -> ObserverChannel:
+async def open_channel(reporter: Reporter, fd: int, lost: Callable[[], None]) -> ObserverChannel:
     """Begin a session over a connected socket, which is owned from here on."""
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    _, channel = await asyncio.get_running_loop().create_unix_connection(lambda: ObserverChannel(reporter), sock=sock)
+    _, channel = await asyncio.get_running_loop().create_unix_connection(
+        lambda: ObserverChannel(reporter, lost), sock=sock
+    )
     return channel

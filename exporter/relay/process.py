@@ -14,6 +14,7 @@ from exporter.config import sample
 from exporter.control import (
     Abort,
     Channel,
+    ChannelLost,
     Control,
     Drain,
     Finish,
@@ -108,7 +109,7 @@ class Relay:
             return
         if self._channel is not None:
             self._channel.close()
-        self._channel = await open_channel(self._services.reporter, fd)
+        self._channel = await open_channel(self._services.reporter, fd, lambda: self._control.send(ChannelLost()))
 
     # The clock
 

@@ -149,6 +149,12 @@ class Fleet:
             relay.send(message, [one.fileno()])
             self.observer.send(message, [other.fileno()])
 
+    def _reconnect(self, relay: Child, relay_pid: int | None, observer_pid: int | None) -> None:
+        """Give both a new channel if both are still those that lost theirs; else their start has given them one."""
+        if relay.running and relay.pid == relay_pid and self.observer.pid == observer_pid:
+            log.warning("a channel between living processes ended; they get a new one", child=relay.name)
+            self._connect(relay)
+
     def _heard(self, child: Child, message: Message, fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
@@ -159,6 +165,8 @@ class Fleet:
                 self._state.relays[child.index] = control.RelayStatus(in_flight=0, accepting=True)
         elif isinstance(message, control.RelayStatus) and child.ready:
             self._state.relays[child.index] = message
+        elif isinstance(message, control.ChannelLost):
+            self._loop.call_later(self._rhythm.reconnect_after, self._reconnect, child, child.pid, self.observer.pid)
         self._changes.tell()
 
     def _channel_lost(self, child: Child) -> None:

@@ -15,6 +15,7 @@ class Rhythm:
     backoff_first: float = 0.1  # before a child is started again; doubles
     backoff_last: float = 5.0
     settled_after: float = 30.0  # a life this long starts the backoff anew
+    reconnect_after: float = 1.0  # a relay's channel ended and the observer lives
     ready_within: float = 30.0  # from a start to Ready, else the child is killed
     first_starts: int = 5  # a child that never was Ready after so many is given up, and everything with it
     drain_begins_within: float = 10.0  # how long /-/drained waits for a drain to begin

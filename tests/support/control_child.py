@@ -84,6 +84,8 @@ class Relay(Child):
     def order(self, words: list[str]) -> None:
         if words[0] == "exit":
             os._exit(int(words[1]))
+        if words[0] == "lose":
+            self.control.send(control.ChannelLost())
         if words[0] == "orphan":  # a grandchild that outlives its parent
             done = subprocess.run([sys.executable, "-c", ORPHAN], check=True, capture_output=True)
             self.journal.write("orphan", number=int(done.stdout))

@@ -39,6 +39,7 @@ class RelayProcess:
         self.tally = Tally()
         self.status: control.RelayStatus | None = None
         self.hellos = 0
+        self.lost_channels = 0
         self._ready = threading.Event()
         self._last = 0
         self._observed = observed
@@ -69,9 +70,14 @@ class RelayProcess:
     def tell(self, message: control.Message, *fds: int) -> None:
         socket.send_fds(self._control, [msgspec.msgpack.encode(message)], list(fds))
 
+    def drop_channel(self) -> None:
+        """End the newest session."""
+        self._channel.shutdown(socket.SHUT_RDWR)
+
     def observe(self) -> socket.socket:
         """Begin a new session as the observer; the socket is its end."""
         ours, theirs = socket.socketpair()
+        self._channel = ours
         self.tell(control.Channel(0, "boot"), theirs.fileno())
         theirs.close()
         thread = threading.Thread(target=self._fold, args=(ours,), daemon=True)
@@ -117,6 +123,8 @@ class RelayProcess:
             message = msgspec.msgpack.decode(packet, type=control.FromChild)
             if isinstance(message, control.Ready):
                 self._ready.set()
+            elif isinstance(message, control.ChannelLost):
+                self.lost_channels += 1
             elif isinstance(message, control.RelayStatus):
                 self.status = message
 
