@@ -36,7 +36,8 @@ class _Counted(SpanExporter):
 
     def __init__(self, inner: SpanExporter) -> None:
         self.inner = inner
-        self.taken = 0
+        self.taken = 0  # out of the SDK's queue
+        self.done = 0  # out of our hands: delivered, or given up
         self.lost = 0
 
     def export(self, batch: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -48,6 +49,7 @@ class _Counted(SpanExporter):
             result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             self.lost += len(batch)
+        self.done += len(batch)
         return result
 
     def shutdown(self) -> None:
@@ -83,7 +85,8 @@ class OtelSink:
             _log.warning("no spans could be made of a request: %s", error)
             self._refused += 1
             return
-        if self.paused or self.waiting + len(made) > self._limit:
+        queued = self._handed - self._exporter.taken  # never less than lie in the SDK's queue
+        if self.paused or queued + len(made) > self._limit:
             self._refused += len(made)
             return
         self._handed += len(made)
@@ -92,8 +95,8 @@ class OtelSink:
 
     @property
     def waiting(self) -> int:
-        """Spans handed over and not yet taken by the exporter: never less than lie in the SDK's queue."""
-        return self._handed - self._exporter.taken
+        """Spans that die with this process: those in the SDK's queue and those on their way to the collector."""
+        return self._handed - self._exporter.done
 
     @property
     def dropped(self) -> int:
