@@ -12,6 +12,7 @@ from typing import Self
 
 from support.exposition import Page
 from support.load import Load
+from support.otlp import OtlpReceiver
 from support.raw import CHAT, RawClient, chat
 from support.scripted_engine import ScriptedEngine
 from support.sidecar import Sidecar
@@ -135,6 +136,60 @@ def test_killing_the_observer_costs_no_request_and_no_count(scripted_engine: Scr
         assert not page.get(catalog.CHANNEL_ERRORS)
     assert len(scraper.pages) > 20
     assert scraper.backwards() == []
+    assert scraper.refused == []
+
+
+def test_spans_that_die_with_the_observer_are_counted(scripted_engine: ScriptedEngine, otlp: OtlpReceiver) -> None:
+    with (
+        Sidecar(scripted_engine.url, "--workers", "2", env=otlp.environment) as sidecar,
+        Scraper(sidecar) as scraper,
+        Load(sidecar.port, 12, script) as load,
+    ):
+        for _ in range(2):
+            more(load, 50)
+            kill_observer(sidecar)
+        more(load, 50)
+        load.stop()
+        wanted = 4 * len(load.tries)
+
+        def all_known() -> bool:
+            dropped = sidecar.metrics().get(catalog.SPANS_DROPPED) or 0
+            return len({span.span_id for span in otlp.spans}) + dropped >= wanted
+
+        until(all_known, "every span received or counted as dropped", every=0.1)
+        assert load.errors == []
+        servers = [span for span in otlp.spans if span.kind == "server"]
+        assert len({span.trace_id for span in servers}) <= len(load.tries)
+    assert scraper.backwards() == []
+
+
+def test_an_observer_that_hangs_costs_no_request_and_no_count(scripted_engine: ScriptedEngine) -> None:
+    with Sidecar(scripted_engine.url, "--workers", "2") as sidecar:
+        (observer,) = sidecar.children("observer")
+        os.kill(observer, signal.SIGSTOP)
+        try:
+            with Load(sidecar.port, 12, script) as load:
+                more(load, 200)
+        finally:
+            os.kill(observer, signal.SIGCONT)
+        assert load.errors == []
+        page = requests_counted(sidecar, len(load.tries), outcome="completed")
+        assert not page.get(catalog.DEGRADED)
+
+
+def test_an_observer_killed_during_a_drain_still_tells_everything(
+    scripted_engine: ScriptedEngine, otlp: OtlpReceiver
+) -> None:
+    long: dict[str, object] = {"gap": 0.02, "tokens": 200}
+    with Sidecar(scripted_engine.url, env=otlp.environment) as sidecar:
+        streams = Streams(sidecar, 8, long)
+        sidecar.wait_metric(catalog.ACTIVE, 8, phase="decode")
+        sidecar.process.signal(signal.SIGTERM)
+        kill_observer(sidecar)
+        assert streams.finish() == (8, 0)
+        assert sidecar.process.wait_exit() == 0
+    told = [span.attributes["gen_ai.usage.output_tokens"] for span in otlp.spans if span.kind == "server"]
+    assert told == [200] * 8
 
 
 def test_an_observer_killed_twice_while_nobody_talks_forgets_nothing(scripted_engine: ScriptedEngine) -> None:
@@ -212,6 +267,18 @@ def test_killing_one_of_two_relays_breaks_its_own_streams_alone(scripted_engine:
         assert page.get(catalog.RESTARTS, process="relay") == 1
         scripted_engine.wait(lambda all_: all(one.over for one in all_))
     assert scraper.backwards() == []
+
+
+def test_a_request_that_comes_while_the_only_relay_is_dead_waits_for_the_next(scripted_engine: ScriptedEngine) -> None:
+    with Sidecar(scripted_engine.url) as sidecar:
+        for turn in (1, 2):
+            (relay,) = sidecar.children("relay")
+            kill(relay)
+            with RawClient(sidecar.port) as client:
+                client.post(CHAT, chat({"tokens": 3}))
+                assert client.answer().complete
+            page = requests_counted(sidecar, turn, outcome="completed")
+        assert page.get(catalog.RESTARTS, process="relay") == 2
 
 
 def idle(sidecar: Sidecar) -> Page | None:
