@@ -8,8 +8,10 @@ import urllib.error
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPException
+from pathlib import Path
 from typing import Self
 
+import pytest
 from support.exposition import Page
 from support.load import Load
 from support.otlp import OtlpReceiver
@@ -19,7 +21,10 @@ from support.sidecar import Sidecar
 from support.waiting import until
 
 from exporter import catalog
+from exporter.observer.checkpoint import Checkpoint
+from exporter.observer.fold import Fold
 
+CHECKPOINT = "inference-exporter-checkpoint"
 Totals = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 OF_ONE_PROCESS = ("process_", "python_")
 """The observer's own: its process is a new one after a restart, and says so."""
@@ -107,6 +112,48 @@ def _scraped(sidecar: Sidecar) -> bool:
     return False
 
 
+class _Readable:
+    """Bytes in the place of a checkpoint's file."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int, offset: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def write(self, data: bytes, offset: int) -> None:
+        raise NotImplementedError
+
+
+def _checkpoint_file(pid: int) -> Path:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if CHECKPOINT in str(link.readlink()):
+                return link
+    raise AssertionError(f"process {pid} has no checkpoint")
+
+
+def saved(sidecar: Sidecar) -> Fold:
+    """What a new observer would begin with: the checkpoint, as it lies in the supervisor's memory."""
+    fold = Fold()
+    data = Checkpoint(_Readable(_checkpoint_file(sidecar.pid).read_bytes())).take()
+    if data is not None:
+        fold.load(data)
+    return fold
+
+
+def opened(fold: Fold) -> int:
+    """Requests that are known to be live."""
+    return sum(len(relay.opened) for relay in fold.relays.values())
+
+
+def counted(fold: Fold, name: str) -> float:
+    """The sum of a counter, or the count of a histogram, over all series."""
+    totals = fold.totals.totals
+    amounts = [amount for (one, _), amount in totals.counters.items() if one == name]
+    return sum(amounts) + sum(cells.count for (one, _), cells in totals.histograms.items() if one == name)
+
+
 def requests_counted(sidecar: Sidecar, count: int, outcome: str, error_type: str = "") -> Page:
     """The scrape that has them all, and not one more."""
     labels = {"outcome": outcome, "error_type": error_type}
@@ -192,14 +239,18 @@ def test_an_observer_killed_during_a_drain_still_tells_everything(
     assert told == [200] * 8
 
 
-def test_an_observer_killed_twice_while_nobody_talks_forgets_nothing(scripted_engine: ScriptedEngine) -> None:
+@pytest.mark.parametrize("safe", [False, True], ids=["before a checkpoint", "after a checkpoint"])
+def test_an_observer_killed_twice_while_nobody_talks_forgets_nothing(
+    scripted_engine: ScriptedEngine, safe: bool
+) -> None:
     with Sidecar(scripted_engine.url) as sidecar, Scraper(sidecar) as scraper:
         for _ in range(3):
             with RawClient(sidecar.port) as client:
                 client.post(CHAT, chat({"tokens": 4}))
                 assert client.answer().complete
-        sidecar.wait_metric(f"{catalog.ITL}_count", 9)
-        before = totals(sidecar.metrics())
+        before = totals(sidecar.wait_metric(f"{catalog.ITL}_count", 9))
+        if safe:
+            until(lambda: counted(saved(sidecar), catalog.ITL) == 9, "a checkpoint with everything")
         kill_observer(sidecar)
         kill_observer(sidecar)
         after = totals(sidecar.metrics())
@@ -292,7 +343,7 @@ def test_relay_and_observer_killed_together_still_count_once(scripted_engine: Sc
     with Sidecar(scripted_engine.url, "--workers", "2") as sidecar:
         (victim, its), (_, others) = on_each_relay(sidecar, 6, long).items()
         sidecar.wait_metric(catalog.ACTIVE, 12, phase="decode")
-        _two_checkpoints(sidecar)
+        until(lambda: opened(saved(sidecar)) == 12, "all of them in the checkpoint")
         (observer,) = sidecar.children("observer")
         kill(victim)
         kill(observer)
@@ -300,13 +351,6 @@ def test_relay_and_observer_killed_together_still_count_once(scripted_engine: Sc
         until(lambda: _scraped(sidecar), "a scrape of the new observer")
         requests_counted(sidecar, 6, outcome="failed", error_type="relay_died")
         requests_counted(sidecar, 6, outcome="completed")
-
-
-def _two_checkpoints(sidecar: Sidecar) -> None:
-    """Wait until tokens told twice after now are counted, each at a pulse, so that what was true now is safe."""
-    for _ in range(4):
-        before = sidecar.metrics().get(catalog.TOKENS, gen_ai_token_type="output") or 0.0
-        sidecar.wait_metric(catalog.TOKENS, before + 1, gen_ai_token_type="output")
 
 
 def children(sidecar: Sidecar) -> Iterator[int]:
