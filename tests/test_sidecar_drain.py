@@ -18,6 +18,7 @@ from support.waiting import until
 from exporter import catalog
 
 LONG: dict[str, object] = {"gap": 0.05, "tokens": 60}
+SHORTER: dict[str, object] = {"gap": 0.05, "tokens": 30}
 ENDLESS: dict[str, object] = {"gap": 0.05, "tokens": 100_000}
 
 
@@ -148,7 +149,7 @@ def test_a_second_sigterm_hurries(scripted_engine: ScriptedEngine) -> None:
 def test_drain_waits_until_nothing_is_in_flight(scripted_engine: ScriptedEngine) -> None:
     with Sidecar(scripted_engine.url, "--drain-timeout", "20s") as sidecar:
         assert get(f"{sidecar.web}/-/drained")[0] == 503
-        streams = [Client(sidecar.port, LONG) for _ in range(3)]
+        streams = [Client(sidecar.port, SHORTER) for _ in range(3)]
         assert drain(sidecar) == 0
         assert all(stream.answer.complete for stream in streams)
         assert get(f"{sidecar.health}/-/drained") == (200, "drained")
@@ -171,7 +172,7 @@ def test_idle_connections_are_closed_by_a_drain(scripted_engine: ScriptedEngine)
     with Sidecar(scripted_engine.url, "--drain-timeout", "20s") as sidecar, RawClient(sidecar.port) as idle:
         idle.post(CHAT, chat({"tokens": 2}))
         assert idle.answer().complete
-        stream = Client(sidecar.port, LONG)
+        stream = Client(sidecar.port, SHORTER)
         sidecar.process.signal(signal.SIGTERM)
         assert idle.ended()
         assert not stream.done

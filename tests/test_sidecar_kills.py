@@ -193,9 +193,9 @@ def test_spans_that_die_with_the_observer_are_counted(scripted_engine: ScriptedE
         Load(sidecar.port, 12, script) as load,
     ):
         for _ in range(2):
-            more(load, 50)
+            more(load, 25)
             kill_observer(sidecar)
-        more(load, 50)
+        more(load, 25)
         load.stop()
         wanted = 4 * len(load.tries)
 
@@ -216,7 +216,7 @@ def test_an_observer_that_hangs_costs_no_request_and_no_count(scripted_engine: S
         os.kill(observer, signal.SIGSTOP)
         try:
             with Load(sidecar.port, 12, script) as load:
-                more(load, 200)
+                more(load, 100)
         finally:
             os.kill(observer, signal.SIGCONT)
         assert load.errors == []
