@@ -121,6 +121,8 @@ class Relay:
         now = time.monotonic()
         for client in list(self._clients):
             client.check(now)
+        for turn in services.turns:
+            turn.catch_up()
         services.pool.expire()
         services.reporter.pulse(now)
         self._report()

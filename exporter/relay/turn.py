@@ -251,6 +251,11 @@ class Turn:
         if exchange is not None:
             exchange.observe(at, body)
 
+    def catch_up(self) -> None:
+        """Understand what was only sent on so far."""
+        if self._exchange is not None:
+            self._exchange.catch_up()
+
     def _framed(self, data: bytes, *, complete: bool) -> bytes:
         if not self._chunked:
             return data
@@ -327,7 +332,7 @@ class Turn:
         """It takes bytes again."""
         now = monotonic()
         if self._paused_at is not None and self._exchange is not None:
-            self._exchange.recorder.stalled(self._paused_at, now)
+            self._exchange.stalled(self._paused_at, now)
         self._paused_at = None
         self.active_at = now
         if self._upstream is not None:

@@ -30,14 +30,15 @@ class Upstream(Link):
     """A connection to the engine: free in the pool, or working for one turn."""
 
     __slots__ = ("_answer", "_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason",
-                 "_skip", "answered", "free_since", "turn", "used")  # fmt: skip
+                 "_skip", "answered", "free_since", "on_body", "turn", "used")  # fmt: skip
 
     def __init__(self, pool: "Pool") -> None:
         """A connection that belongs to ``pool`` when it is free."""
         super().__init__()
         self._pool = pool
-        self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # httptools calls it for each part of the body: a method would only do this
+        self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
         self._reason = b""
         self._head: AnswerHead | None = None
@@ -82,11 +83,12 @@ class Upstream(Link):
         except httptools.HttpParserError as error:
             turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
             return
-        if self._head is None and not self._complete:
-            if self._pieces:
-                turn.more(at, self._taken())
-            return
-        self._deliver(turn, at, rest)
+        if self._head is not None or self._complete:
+            self._deliver(turn, at, rest)
+        elif len(self._pieces) == 1:
+            turn.more(at, self._pieces.pop())
+        elif self._pieces:
+            turn.more(at, self._taken())
 
     def _deliver(self, turn: "Turn", at: float, rest: bytes) -> None:
         """A read with the answer's head or end in it."""
@@ -108,9 +110,8 @@ class Upstream(Link):
 
     def _taken(self) -> bytes:
         """The body's parts that the last read brought."""
-        pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        body = b"".join(self._pieces)
+        self._pieces.clear()
         return body
 
     def eof_received(self) -> None:
@@ -160,10 +161,6 @@ class Upstream(Link):
             self._answer = self._headers
             self._head = AnswerHead(status, self._reason, self._headers)
         self._headers = []  # what follows the body are trailers, which nobody asked for
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body, without its framing."""
-        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         """The answer is complete."""

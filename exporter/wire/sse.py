@@ -34,13 +34,18 @@ class Splitter:
         return bytes(self._held)
 
     @property
+    def midway(self) -> bool:
+        """Whether the stream stands within an event, or a CRLF."""
+        return bool(self._held) or self._after_cr
+
+    @property
     def over(self) -> bool:
         """Whether one event is larger than may be held."""
         return len(self._held) > self._limit
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes, return the blocks that are now complete."""
-        if self._held or self._after_cr:
+        if self.midway:
             return self._resume(data)
         if b"\r" not in data:
             if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2:
