@@ -136,7 +136,7 @@ def told(capsys: pytest.CaptureFixture[str], what: str, errors: list[float], lim
     worst = max(errors, key=abs)
     with capsys.disabled():
         print(  # noqa: T201 - the figures are what this test is run for
-            f"\n{what} error over {len(errors)} requests: |mean| {abs(mean) * 1e6:.0f} us, mean of |error| "
+            f"\n{what} error over {len(errors)} requests: mean {mean * 1e6:.0f} us, mean of |error| "
             f"{statistics.mean(map(abs, errors)) * 1e6:.0f} us, median {median * 1e6:.0f} us, "
             f"worst {worst * 1e6:.0f} us; allowed {limit * 1e6:.0f} us"
         )
