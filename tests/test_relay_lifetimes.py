@@ -66,7 +66,7 @@ def test_a_client_that_leaves_while_we_connect_is_cancelled() -> None:
     with deaf() as url, RelayProcess(url, {"connect-timeout": "20s"}) as relay:
         with RawClient(relay.port) as client:
             client.post(CHAT, chat())
-            until(lambda: relay.live, "the live request")
+            until(lambda: bool(relay.live), "the live request")
         (timeline,) = relay.ended(1)
         assert timeline.outcome is Outcome.CANCELLED
         idle(relay)
