@@ -26,6 +26,22 @@ def test_hop_by_hop_headers_and_those_that_connection_names_stay_behind() -> Non
     assert heads.end_to_end([(b"connection", b"close"), (b"host", b"h")]) == [(b"host", b"h")]
 
 
+def test_connection_cannot_take_away_what_frames_or_addresses_a_message() -> None:
+    headers = [
+        (b"host", b"h"),
+        (b"content-length", b"3"),
+        (b"connection", b"host, content-length, x-hop"),
+        (b"x-hop", b"1"),
+    ]
+    assert heads.end_to_end(headers) == [(b"host", b"h"), (b"content-length", b"3")]
+
+
+def test_an_error_to_a_head_request_is_a_head_alone() -> None:
+    head = heads.error(502, "m", "k", close=False, body=False)
+    assert head.endswith(b"\r\n\r\n")
+    assert b"content-length" in head
+
+
 def test_heads_are_written_byte_for_byte() -> None:
     assert (
         heads.write_request(b"POST", b"/v1?a=b", [(b"X-A", b"\xe9")]) == b"POST /v1?a=b HTTP/1.1\r\nX-A: \xe9\r\n\r\n"

@@ -55,6 +55,9 @@ class Pool:
         except (OSError, TimeoutError) as error:
             failed(error)
             return
+        except UnicodeError as error:  # a host name that cannot be one
+            failed(OSError(str(error)))
+            return
         done(upstream)
 
     def give_back(self, upstream: Upstream) -> None:

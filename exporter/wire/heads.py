@@ -12,6 +12,7 @@ HOP_BY_HOP = frozenset(
      b"transfer-encoding", b"upgrade")
 )  # fmt: skip
 
+_NEVER_LISTED = frozenset((b"content-length", b"host"))
 _PLAIN = (b"keep-alive", b"close", b"Keep-Alive", b"Close")
 
 REASONS = {
@@ -31,10 +32,15 @@ def value(headers: Headers, name: bytes) -> bytes | None:
 
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = HOP_BY_HOP) -> Headers:
-    """The headers that may be passed on: none of ``drop``, and none that Connection lists."""
-    for key, found in headers:
-        if key == b"connection" and found not in _PLAIN:
-            drop = drop.union(token.strip() for token in found.lower().split(b","))
+    """The headers that may be passed on: none of ``drop``, and none that Connection lists.
+
+    Connection cannot take away what frames or addresses a message: a peer that lists such a header would change where
+    the next one begins.
+    """
+    listed = [found for key, found in headers if key == b"connection" and found not in _PLAIN]
+    if listed:
+        tokens = {token.strip() for token in b",".join(listed).lower().split(b",")}
+        drop = drop | (tokens - _NEVER_LISTED)
     return [header for header in headers if header[0] not in drop]
 
 
@@ -53,10 +59,15 @@ def write_response(status: int, reason: bytes, headers: Headers) -> bytes:
     return write(b"HTTP/1.1 %d %b" % (status, reason or REASONS.get(status, b"")), headers)
 
 
-def error(status: int, message: str, kind: str, *, close: bool, extra: Headers | None = None) -> bytes:
-    """A whole response in the shape of OpenAI's errors, so that every client library can read it."""
-    body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": status}})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *(extra or [])]
+def error(  # noqa: PLR0913 - what an error consists of
+    status: int, message: str, kind: str, *, close: bool, extra: Headers | None = None, body: bool = True
+) -> bytes:
+    """A whole response in the shape of OpenAI's errors, so that every client library can read it.
+
+    ``body=False`` is for HEAD, whose answers are heads alone.
+    """
+    content = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": status}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content)), *(extra or [])]
     if close:
         headers.append((b"connection", b"close"))
-    return write_response(status, b"", headers) + body
+    return write_response(status, b"", headers) + (content if body else b"")

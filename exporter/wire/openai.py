@@ -63,6 +63,12 @@ class Request(msgspec.Struct, gc=False):
 NAME_LIMIT = 256
 """Characters of a name that are kept."""
 
+_MOST_TOKENS = 2**40
+"""No request has more tokens; a larger number is nonsense, and would not fit where counts go."""
+
+_MOST_AT_ONCE = 10_000
+"""No event holds more tokens; a running count that leaps by more does not tell what an event holds."""
+
 _OURS = ("", "message", "error")
 """Names of events that are part of the protocol; others are an engine's own, such as sglext_ids."""
 
@@ -213,7 +219,8 @@ class Reader:
         if usage.output < before or (not before and self.recorder.choices.get(index) is not None):
             return None  # it does not run: it went down, or began in the middle
         self._running[index] = usage.output
-        return usage.output - before
+        tokens = usage.output - before
+        return tokens if tokens <= _MOST_AT_ONCE else None
 
     def _total(self, choices: list[Choice], usage: Usage) -> None:
         """Take the usage of a chunk for the answer's, if it is."""
@@ -257,4 +264,4 @@ def _usage(raw: Any) -> Usage | None:
 
 def _count(value: object) -> int | None:
     """A number of tokens; ``None`` for what cannot be one."""
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
