@@ -231,6 +231,11 @@ class Exchange:
             else:
                 self._give_up("answer_too_large")
 
+    @property
+    def holds(self) -> int:
+        """Bytes of a whole answer that are kept to be understood at its end."""
+        return self._size if self._whole else 0
+
     def catch_up(self) -> None:
         """Understand what ``observe`` noted: before anything is read from the recorder, and a few times a second."""
         for at, data in self._unread:

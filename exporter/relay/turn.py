@@ -1,6 +1,7 @@
 """One request on its way: from the client's connection to the engine's, and its answer back."""
 
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LAST_CHUNK = b"0\r\n\r\n"
 _NO_BODY = (204, 304)
+_LARGE = 64 * 1024  # bytes of an answer that are not kept for later
 _UNREAD = heads.HOP_BY_HOP | {b"content-length", b"expect"}
 _UNSIZED = heads.HOP_BY_HOP | {b"content-length"}
 
@@ -239,7 +241,11 @@ class Turn:
                 exchange.observe(at, body)
         if complete:
             self._upstream = None
-            self._over(exchange.end(at) if exchange is not None else None, keep=self._length and self.complete)
+            if exchange is not None and exchange.holds > _LARGE:
+                self._ended(exchange, at)
+            elif exchange is not None:
+                self._services.reporter.later(partial(self._ended, exchange, at))
+            self._over(keep=self._length and self.complete)
 
     def more(self, at: float, body: bytes) -> None:
         """A part of the answer's body, neither its first nor its last: what nearly every read brings."""
@@ -288,7 +294,7 @@ class Turn:
         if self.over:
             return
         if self.tunnel:
-            self._over(None, keep=False)
+            self._over(keep=False)
         elif not upstream.answered and upstream.used > 1 and self._replayable and not self._replayed:
             self._replayed = True
             self._services.reporter.count(catalog.REPLAYS)
@@ -345,8 +351,9 @@ class Turn:
         if self.over:
             return
         exchange = self._exchange
-        timeline = exchange.cancelled(monotonic()) if exchange is not None and exchange.started else None
-        self._over(timeline, keep=False)
+        if exchange is not None and exchange.started:
+            self._tell(exchange, exchange.cancelled(monotonic()))
+        self._over(keep=False)
 
     def abort(self, reason: str) -> None:
         """End it now, for a reason of our own."""
@@ -383,10 +390,9 @@ class Turn:
             kind = "timeout" if outcome is Outcome.TIMED_OUT else "upstream_error"
             self.client.write(heads.error(status, message, kind, close=not keep))
         exchange = self._exchange
-        timeline = None
         if exchange is not None and exchange.started:
-            timeline = exchange.failed(monotonic(), outcome, error_type, None if told else status)
-        self._over(timeline, keep=keep)
+            self._tell(exchange, exchange.failed(monotonic(), outcome, error_type, None if told else status))
+        self._over(keep=keep)
 
     def refuse(self, status: int, message: str, reason: str) -> None:
         """Say no to a request before the engine has it."""
@@ -394,25 +400,32 @@ class Turn:
         told, self._told = self._told, True
         if not told:
             self.client.write(heads.error(status, message, "invalid_request_error", close=True))
-        exchange, timeline = self._exchange, None
+        exchange = self._exchange
         if exchange is not None and exchange.started:
-            timeline = exchange.failed(monotonic(), Outcome.INVALID, ErrorType.NONE, None if told else status)
-        self._over(timeline, keep=False)
+            ended = exchange.failed(monotonic(), Outcome.INVALID, ErrorType.NONE, None if told else status)
+            self._tell(exchange, ended)
+        self._over(keep=False)
 
-    def _over(self, timeline: Timeline | None, *, keep: bool) -> None:
+    def _ended(self, exchange: Exchange, at: float) -> None:
+        """Understand an answer that was complete at ``at``."""
+        self._tell(exchange, exchange.end(at))
+
+    def _tell(self, exchange: Exchange, timeline: Timeline | None) -> None:
+        reporter = self._services.reporter
+        for reason in exchange.uninspected:
+            reporter.count(catalog.UNINSPECTED, (reason,))
+        if timeline is not None:
+            reporter.ended(exchange.recorder, timeline)
+
+    def _over(self, *, keep: bool) -> None:
         if self.over:
             return
         self.over = True
-        self._release()
-        services, exchange = self._services, self._exchange
-        services.turns.discard(self)
+        if self._held:
+            self._release()
+        self._services.turns.discard(self)
         if self._upstream is not None:
             self._upstream.turn = None
             self._upstream.abort()
             self._upstream = None
-        if exchange is not None and exchange.started:
-            for reason in exchange.uninspected:
-                services.reporter.count(catalog.UNINSPECTED, (reason,))
-            if timeline is not None:
-                services.reporter.ended(exchange.recorder, timeline)
         self.client.turn_over(self, keep=keep)
