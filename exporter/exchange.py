@@ -78,13 +78,17 @@ _BEGUN_HERE = _REPLACED_TRACED | {b"tracestate"}  # W3C: without a valid parent 
 class Exchange:
     """Follows one request to a generation route."""
 
+    __slots__ = ("_blocks", "_choices", "_filters", "_labels", "_midway", "_operation", "_parent", "_settings", "_size",
+                 "_splitter", "_streamed", "_swallow", "_tracestate", "_unasked", "_unread", "_whole", "injected",
+                 "mode", "reader", "recorder", "started", "status", "timeline", "uninspected")  # fmt: skip
+
     def __init__(self, settings: Settings, operation: str, headers: Headers) -> None:
         """Begin with the request's headers."""
         self._settings = settings
         self._operation = operation
         self._parent = trace.read(heads.value(headers, b"traceparent"))
         self._tracestate = heads.value(headers, b"tracestate") if self._parent else None
-        self._labels = tuple(_text(heads.value(headers, name)) for name in settings.label_headers)
+        self._labels = tuple([_text(heads.value(headers, name)) for name in settings.label_headers])
         self._splitter: sse.Splitter | None = None
         self._filters = False
         self._blocks: list[bytes] | None = None

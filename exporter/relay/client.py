@@ -189,14 +189,15 @@ class Client(Link):
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise Refused(505, f"HTTP/{version} is not spoken here; use HTTP/1.1", "version")
-        hosts = sum([name == b"host" for name, _ in self._headers])
+        first = heads.first(self._headers)
+        hosts = [name for name, _ in self._headers].count(b"host")
         if hosts > 1 or (version == "1.1" and not hosts):
             raise Refused(400, f"the request has {hosts} Host headers; it must have one", "bad_request")
-        encoding = heads.value(self._headers, b"transfer-encoding")
+        encoding = first.get(b"transfer-encoding")
         if encoding is not None and encoding.strip().lower() != b"chunked":
             coding = encoding.decode("latin-1")
             raise Refused(501, f"Transfer-Encoding {coding!r} is not supported; use chunked", "transfer_encoding")
-        length = heads.value(self._headers, b"content-length")
+        length = first.get(b"content-length")
         self.keep = self.keep and bool(self._parser.should_keep_alive())
         return Head(
             method=self._parser.get_method(),
@@ -205,6 +206,7 @@ class Client(Link):
             headers=self._headers,
             length=None if length is None else int(length),
             chunked=encoding is not None,
+            expects=version == "1.1" and first.get(b"expect", b"").lower() == b"100-continue",
         )
 
     def _upgrade(self) -> bool:

@@ -54,6 +54,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     length: int | None
     chunked: bool
+    expects: bool  # to be told to go on before the body is sent
 
 
 class Turn:
@@ -102,7 +103,7 @@ class Turn:
         name = operation(head.method, head.target)
         if name is not None:
             self._exchange = Exchange(services.settings, name, head.headers)
-        if head.version == "1.1" and (heads.value(head.headers, b"expect") or b"").lower() == b"100-continue":
+        if head.expects:
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         limit = services.config.inspect_limit
         if self._exchange is None or (head.length or 0) > limit or services.buffered > BUFFER_LIMIT:
@@ -176,7 +177,7 @@ class Turn:
         return heads.write_request(self.head.method, self._services.prefix + self.head.target, headers)
 
     def _release(self) -> bytes:
-        body = b"".join(self._held)
+        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         self._services.buffered -= len(body)
         self._held.clear()
         return body

@@ -31,6 +31,11 @@ def value(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
+def first(headers: Headers) -> dict[bytes, bytes]:
+    """The first value of each header, where several are looked for."""
+    return dict(reversed(headers))
+
+
 def end_to_end(headers: Headers, drop: frozenset[bytes] = HOP_BY_HOP) -> Headers:
     """The headers that may be passed on: none of ``drop``, and none that Connection lists.
 
@@ -46,7 +51,7 @@ def end_to_end(headers: Headers, drop: frozenset[bytes] = HOP_BY_HOP) -> Headers
 
 def write(first_line: bytes, headers: Headers) -> bytes:
     """A head, with the empty line that ends it."""
-    return b"".join((first_line, *[b"\r\n%b: %b" % header for header in headers], b"\r\n\r\n"))
+    return b"\r\n".join((first_line, *map(b": ".join, headers), b"\r\n"))
 
 
 def write_request(method: bytes, target: bytes, headers: Headers) -> bytes:
