@@ -47,12 +47,24 @@ class Link(asyncio.Protocol):
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self.abort()
+                self.mute()
                 return
             if sent == len(data):
                 return
             data = data[sent:]
         self._queue(data)
+
+    def mute(self) -> None:
+        """The other side takes no more bytes, whatever it may still have to say."""
+        self.abort()
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that was written has left, on a connection that is open."""
+        return self._direct or (self.open and not self.blocked and not self._left())
+
+    def _left(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def _queue(self, data: bytes) -> None:
         transport = self.transport

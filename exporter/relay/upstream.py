@@ -30,7 +30,7 @@ class Upstream(Link):
     """A connection to the engine: free in the pool, or working for one turn."""
 
     __slots__ = ("_answer", "_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason",
-                 "_skip", "answered", "free_since", "on_body", "turn", "used")  # fmt: skip
+                 "_skip", "answered", "free_since", "muted", "on_body", "turn", "used")  # fmt: skip
 
     def __init__(self, pool: "Pool") -> None:
         """A connection that belongs to ``pool`` when it is free."""
@@ -48,6 +48,7 @@ class Upstream(Link):
         self.turn: Turn | None = None
         self.answered = False  # a byte of the current answer was read
         self._answer: Headers = []  # the headers of the current answer
+        self.muted = False
         self.used = 0
         self.free_since = 0.0
 
@@ -81,8 +82,10 @@ class Upstream(Link):
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
-            return
+            if not self._complete:
+                turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
+                return
+            self._keep = False  # bytes behind the answer's end are nobody's: no other answer may begin with them
         if self._head is not None or self._complete:
             self._deliver(turn, at, rest)
         elif len(self._pieces) == 1:
@@ -100,19 +103,31 @@ class Upstream(Link):
             self._keep, self._complete = False, True  # the parser would wait for a body
             self._pieces.clear()
         complete, self._complete = self._complete, False
+        keep = self._keep and not turn.uploading
         if complete:
             self.turn = None
-            if self._keep and not turn.uploading:
-                self._pool.give_back(self)
-            else:
-                self.close()
         turn.answer(at, head, self._taken(), complete=complete)
+        if complete and keep and self.drained:
+            self._pool.give_back(self)
+        elif complete:
+            self.close()
 
     def _taken(self) -> bytes:
         """The body's parts that the last read brought."""
         body = b"".join(self._pieces)
         self._pieces.clear()
         return body
+
+    def mute(self) -> None:
+        """The engine takes no more of the request: what it says about that (a 413, perhaps) is still to be read."""
+        self._direct = False
+        self._fd = -1
+        self.muted = True
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the engine has stopped taking them."""
+        if not self.muted:
+            super().write(data)
 
     def eof_received(self) -> None:
         """The engine closes; connection_lost follows."""
@@ -140,7 +155,9 @@ class Upstream(Link):
     # httptools
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """A head begins; one behind the end of the answer, in the same read, is not looked at."""
+        if self._complete:
+            raise ValueError("a message behind the answer's end")
         self._headers = []
         self._reason = b""
 
