@@ -245,7 +245,7 @@ class Exchange:
         for at, data in self._unread:
             if self._splitter is None:
                 break
-            self._read(at, self._splitter.feed(data))
+            self._read(at, [data] if self._filters else self._splitter.feed(data))  # what filters noted is one event
             if self._splitter.over:
                 self._give_up("event_too_large")
         self._unread.clear()

@@ -7,8 +7,10 @@ from time import monotonic
 import httptools
 
 from exporter import catalog
+from exporter.relay.framing import Head
 from exporter.relay.link import Link
-from exporter.relay.turn import Head, Services, Turn
+from exporter.relay.services import Services
+from exporter.relay.turn import Turn
 from exporter.wire import heads
 from exporter.wire.heads import Headers
 

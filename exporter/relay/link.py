@@ -12,12 +12,13 @@ class Link(asyncio.Protocol):
     iteration, behind the reads and the measuring of all other connections that are ready in it.
     """
 
-    __slots__ = ("_direct", "_fd", "blocked", "transport")
+    __slots__ = ("_direct", "_fd", "blocked", "stopped", "transport")
 
     def __init__(self) -> None:
         """Not connected yet."""
         self.transport: asyncio.Transport | None = None
-        self.blocked = False
+        self.blocked = False  # it takes bytes slower than we have them
+        self.stopped = False  # we take no bytes from it
         self._fd = -1
         self._direct = False  # nothing is queued: the socket may be written to
 
@@ -91,10 +92,12 @@ class Link(asyncio.Protocol):
 
     def stop_reading(self) -> None:
         """Take no more bytes from this side for now."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is not None and not self.stopped and not self.transport.is_closing():
+            self.stopped = True
             self.transport.pause_reading()
 
     def go_on_reading(self) -> None:
         """Take bytes again."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self.stopped and self.transport is not None and not self.transport.is_closing():
+            self.stopped = False
             self.transport.resume_reading()

@@ -34,6 +34,7 @@ class Pool:
         while self._free:
             upstream = self._free.pop()
             if upstream.open:
+                upstream.pooled = True
                 return upstream
         return None
 

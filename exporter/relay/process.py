@@ -30,7 +30,8 @@ from exporter.relay.channel import ObserverChannel, open_channel
 from exporter.relay.client import Client
 from exporter.relay.pool import Pool
 from exporter.relay.reporter import Reporter
-from exporter.relay.turn import Services, Turn
+from exporter.relay.services import Services
+from exporter.relay.turn import Turn
 
 TICK = 0.25
 FLUSH = 0.02

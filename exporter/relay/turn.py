@@ -1,19 +1,16 @@
 """One request on its way: from the client's connection to the engine's, and its answer back."""
 
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from exporter import catalog
-from exporter.config import Config
 from exporter.core.outcome import ErrorType, Outcome
 from exporter.core.timeline import Timeline
-from exporter.exchange import Exchange, Settings, operation
-from exporter.relay.pool import Pool
-from exporter.relay.reporter import Reporter
+from exporter.exchange import Exchange, operation
+from exporter.relay import framing
+from exporter.relay.framing import Framing, Head
+from exporter.relay.services import BUFFER_LIMIT, Services
 from exporter.relay.upstream import AnswerHead, Upstream
 from exporter.wire import heads
 from exporter.wire.heads import Headers
@@ -21,40 +18,8 @@ from exporter.wire.heads import Headers
 if TYPE_CHECKING:
     from exporter.relay.client import Client
 
-_LAST_CHUNK = b"0\r\n\r\n"
-_NO_BODY = (204, 304)
 _LARGE = 64 * 1024  # bytes of an answer that are not kept for later
 _UNREAD = heads.HOP_BY_HOP | {b"content-length", b"expect"}
-_UNSIZED = heads.HOP_BY_HOP | {b"content-length"}
-
-
-@dataclass(slots=True)
-class Services:
-    """What all turns of a relay share; ``buffered`` is the bytes of bodies held for inspection now."""
-
-    config: Config
-    settings: Settings
-    pool: Pool
-    reporter: Reporter
-    turns: "set[Turn]"
-    prefix: bytes = b""  # put before every target
-    buffered: int = 0
-    draining: bool = False
-
-
-BUFFER_LIMIT = 256 * 1024 * 1024
-
-
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """The head of a request as it was received; ``length`` is its Content-Length."""
-
-    method: bytes
-    target: bytes
-    version: str
-    headers: Headers
-    length: int | None
-    chunked: bool
-    expects: bool  # to be told to go on before the body is sent
 
 
 class Turn:
@@ -64,7 +29,7 @@ class Turn:
     (``uploading``). Whatever ends the turn, it ends once, in ``_over``.
     """
 
-    __slots__ = ("_chunked", "_early", "_exchange", "_held", "_length", "_paused_at", "_replayable", "_replayed",
+    __slots__ = ("_chunked", "_early", "_ends", "_exchange", "_held", "_paused_at", "_replayable", "_replayed",
                  "_request", "_services", "_size", "_stream_body", "_told", "_upstream", "active_at", "client",
                  "complete", "head", "over", "sent_at", "tunnel", "upgrade", "uploading")  # fmt: skip
 
@@ -90,7 +55,7 @@ class Turn:
         self._replayed = False
         self._told = False  # the client has the head of the answer
         self._chunked = False
-        self._length = True  # the answer's end is known from its framing
+        self._ends = True  # the answer's end is known without the connection's
         self._stream_body = False
         self._paused_at: float | None = None
 
@@ -132,7 +97,7 @@ class Turn:
             return
         self.uploading = False
         if self.head.chunked:
-            self._put(_LAST_CHUNK)
+            self._put(framing.LAST_CHUNK)
         if self._exchange is not None:
             self._exchange.arrived(at)
 
@@ -183,7 +148,7 @@ class Turn:
         return body
 
     def _upload(self, data: bytes) -> None:
-        self._put(b"%x\r\n%b\r\n" % (len(data), data) if self.head.chunked else data)
+        self._put(framing.chunk(data) if self.head.chunked else data)
 
     def _put(self, data: bytes) -> None:
         if self._upstream is not None:
@@ -234,7 +199,7 @@ class Turn:
         sent = exchange.forward(body) if exchange is not None and body else body
         if complete and exchange is not None:
             sent += exchange.rest()
-        self.client.write(out + self._framed(sent, complete=complete))
+        self.client.write(out + (framing.chunk(sent, last=complete) if self._chunked else sent))
         if exchange is not None:
             if head is not None:
                 self._services.reporter.added_latency(exchange.held + monotonic() - at)
@@ -246,7 +211,7 @@ class Turn:
                 self._ended(exchange, at)
             elif exchange is not None:
                 self._services.reporter.later(partial(self._ended, exchange, at))
-            self._over(keep=self._length and self.complete)
+            self._over(keep=self._ends and self.complete)
 
     def more(self, at: float, body: bytes) -> None:
         """A part of the answer's body, neither its first nor its last: what nearly every read brings."""
@@ -263,44 +228,30 @@ class Turn:
         if self._exchange is not None:
             self._exchange.catch_up()
 
-    def _framed(self, data: bytes, *, complete: bool) -> bytes:
-        if not self._chunked:
-            return data
-        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        return chunk + _LAST_CHUNK if complete else chunk
-
     def _answer_head(self, head: AnswerHead) -> bytes:
-        exchange, request = self._exchange, self.head
+        exchange = self._exchange
         if exchange is not None:
             exchange.response(head.status, head.headers)
-        length = heads.value(head.headers, b"content-length")
-        empty = request.method == b"HEAD" or head.status in _NO_BODY
-        known = length is not None and not (exchange is not None and exchange.filters)
-        self._chunked = not empty and not known and request.version == "1.1"
-        self._length = empty or known or self._chunked
-        headers = heads.end_to_end(head.headers, heads.HOP_BY_HOP if known or empty else _UNSIZED)
-        if self._chunked:
-            headers.append((b"transfer-encoding", b"chunked"))
-        if not self.client.keep or self._services.draining or self.upgrade or not self._length:
+        framed = framing.framing(self.head, head, filtered=exchange is not None and exchange.filters)
+        self._chunked = framed is Framing.CHUNKS
+        self._ends = framed is not Framing.CLOSE
+        if self._services.draining or self.upgrade or not self._ends:
             self.client.keep = False
-            headers.append((b"connection", b"close"))
-        elif request.version == "1.0":
-            headers.append((b"connection", b"keep-alive"))
         self._told = True
-        return heads.write_response(head.status, head.reason, headers)
+        return framing.head(self.head, head, framed, close=not self.client.keep)
 
-    def answer_over(self, at: float, upstream: Upstream) -> None:
-        """The engine closed its connection at ``at`` while it worked for this turn."""
+    def answer_over(self, at: float, upstream: Upstream, *, clean: bool) -> None:
+        """The engine closed its connection at ``at``, cleanly or by a reset, while it worked for this turn."""
         self._upstream = None
         if self.over:
             return
         if self.tunnel:
             self._over(keep=False)
-        elif not upstream.answered and upstream.used > 1 and self._replayable and not self._replayed:
+        elif not upstream.answered and upstream.pooled and self._replayable and not self._replayed:
             self._replayed = True
             self._services.reporter.count(catalog.REPLAYS)
             self._services.pool.connect(self._start, self._no_connection)
-        elif self._told and upstream.until_close:
+        elif self._told and upstream.until_close and clean:
             self.answer(at, None, b"", complete=True)
         else:
             self._fail(ErrorType.RESET, 502, "the engine closed the connection before its answer was complete")

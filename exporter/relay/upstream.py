@@ -30,7 +30,7 @@ class Upstream(Link):
     """A connection to the engine: free in the pool, or working for one turn."""
 
     __slots__ = ("_answer", "_complete", "_head", "_headers", "_keep", "_parser", "_pieces", "_pool", "_reason",
-                 "_skip", "answered", "free_since", "muted", "on_body", "turn", "used")  # fmt: skip
+                 "_skip", "answered", "free_since", "muted", "on_body", "pooled", "turn")  # fmt: skip
 
     def __init__(self, pool: "Pool") -> None:
         """A connection that belongs to ``pool`` when it is free."""
@@ -49,7 +49,7 @@ class Upstream(Link):
         self.answered = False  # a byte of the current answer was read
         self._answer: Headers = []  # the headers of the current answer
         self.muted = False
-        self.used = 0
+        self.pooled = False  # it was free before: the engine may be closing it just now
         self.free_since = 0.0
 
     @property
@@ -61,7 +61,7 @@ class Upstream(Link):
         """Work for a turn."""
         self.turn = turn
         self.answered = False
-        self.used += 1
+        self.go_on_reading()
 
     # asyncio
 
@@ -138,7 +138,7 @@ class Upstream(Link):
         self._pool.forget(self)
         turn, self.turn = self.turn, None
         if turn is not None:
-            turn.answer_over(monotonic(), self)
+            turn.answer_over(monotonic(), self, clean=exc is None)
 
     def pause_writing(self) -> None:
         """The engine takes the request slower than the client sends it."""
@@ -150,6 +150,7 @@ class Upstream(Link):
         """It takes bytes again."""
         self.blocked = False
         if self.turn is not None:
+            self.turn.active_at = monotonic()
             self.turn.client.go_on_reading()
 
     # httptools
