@@ -376,4 +376,5 @@ class Exchange:
 
 
 def _text(value: bytes | None) -> str:
-    return value.decode("latin-1") if value else ""
+    """A header's value, bounded: it goes into labels and records."""
+    return value[: openai.NAME_LIMIT].decode("latin-1") if value else ""

@@ -15,6 +15,7 @@ from exporter.wire import heads
 from exporter.wire.heads import Headers
 
 MAX_HEAD = 64 * 1024
+MAX_HEADERS = 256
 HEAD_TIMEOUT = 30.0
 IDLE_TIMEOUT = 75.0
 _UPGRADES = (b"websocket",)
@@ -37,8 +38,9 @@ class Client(Link):
     read; nothing more is read until their turn comes.
     """
 
-    __slots__ = ("_clients", "_coming", "_head_size", "_headers", "_in_head", "_now", "_parser", "_rest", "_services",
-                 "_since", "_target", "_turn", "_waiting", "keep")  # fmt: skip
+    __slots__ = ("_clients", "_coming", "_ended", "_head_reads", "_head_size", "_headers", "_in_head", "_now",
+                 "_parser", "_read", "_rest", "_services", "_since", "_target", "_turn", "_waiting",
+                 "keep")  # fmt: skip
 
     def __init__(self, services: Services, clients: "set[Client]") -> None:
         """``clients`` is the set of all open connections."""
@@ -48,7 +50,9 @@ class Client(Link):
         self._parser = httptools.HttpRequestParser(self)
         self._headers: Headers = []
         self._target = b""
-        self._head_size = 0
+        self._head_size = 0  # of what the parser gave out of the head
+        self._head_reads = 0  # bytes read for it after the read in which it began
+        self._read = 0
         self._in_head = False
         self._now = 0.0
         self._since = monotonic()  # when the connection became idle, or the head began
@@ -56,6 +60,7 @@ class Client(Link):
         self._turn: Turn | None = None  # whose answer is being sent
         self._waiting: deque[Pending] = deque()
         self._rest: bytes | None = None  # after an upgrade was asked for: bytes that are no HTTP any more
+        self._ended = False  # nothing more that comes is a request
         self.keep = True
 
     # asyncio
@@ -75,14 +80,15 @@ class Client(Link):
             self._rest += data
             self.stop_reading()
             return
-        if not self.keep and (self._coming is None or self._coming.over):
-            return  # the answer that is being sent is the last one, and its request is here
+        if self._ended:
+            return
         try:
             self._feed(data)
         except Refused as refused:
             self._refuse(refused)
 
     def _feed(self, data: bytes) -> None:
+        self._read = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -91,9 +97,8 @@ class Client(Link):
             refused = error.__context__
             raise refused if isinstance(refused, Refused) else self._unreadable(error) from None
         if self._in_head:
-            self._head_size += len(data)
-            if self._head_size > MAX_HEAD:
-                raise Refused(431, f"the request's headers are larger than {MAX_HEAD} bytes", "head_too_large")
+            self._head_reads += len(data)
+            self._grow(0)
 
     @staticmethod
     def _unreadable(error: httptools.HttpParserError) -> Refused:
@@ -103,6 +108,7 @@ class Client(Link):
 
     def _refuse(self, refused: Refused) -> None:
         self.keep = False
+        self._ended = True
         if self._turn is not None:
             if self._turn is self._coming:
                 self._turn.refuse(refused.status, str(refused), refused.reason)
@@ -143,20 +149,31 @@ class Client(Link):
         self._target = b""
         self._in_head = True
         self._head_size = 0
+        self._head_reads = -self._read  # the read in which it began may hold much else
         self._since = self._now
 
     def on_url(self, url: bytes) -> None:
         """The target, or a part of it."""
         self._target += url
+        self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         if self._in_head:
             self._headers.append((name.lower(), value))
+            self._grow(len(name) + len(value))
+
+    def _grow(self, size: int) -> None:
+        self._head_size += size
+        if max(self._head_size, self._head_reads) > MAX_HEAD or len(self._headers) > MAX_HEADERS:
+            text = f"the request's headers are larger than {MAX_HEAD} bytes or more than {MAX_HEADERS}"
+            raise Refused(431, text, "head_too_large")
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._in_head = False
+        if self._ended:
+            return
         turn = Turn(self, self._services, self._head())
         turn.upgrade = self._upgrade()
         self._coming = turn
@@ -182,6 +199,7 @@ class Client(Link):
         turn, self._coming = self._coming, None
         if turn is None or turn.over:
             return
+        self._ended = self._ended or not turn.head.keep
         if turn is self._turn:
             turn.received(self._now)
         else:
@@ -200,15 +218,15 @@ class Client(Link):
             coding = encoding.decode("latin-1")
             raise Refused(501, f"Transfer-Encoding {coding!r} is not supported; use chunked", "transfer_encoding")
         length = first.get(b"content-length")
-        self.keep = self.keep and bool(self._parser.should_keep_alive())
         return Head(
             method=self._parser.get_method(),
-            target=self._target,
+            target=_path(self._target),
             version=version,
-            headers=self._headers,
+            headers=self._headers if hosts else [(b"host", self._services.pool.name.encode()), *self._headers],
             length=None if length is None else int(length),
             chunked=encoding is not None,
             expects=version == "1.1" and first.get(b"expect", b"").lower() == b"100-continue",
+            keep=bool(self._parser.should_keep_alive()),
         )
 
     def _upgrade(self) -> bool:
@@ -229,11 +247,15 @@ class Client(Link):
             return
         self._turn = None
         self._since = monotonic()
-        if not (keep and self.keep) or self._rest is not None:
+        if not (keep and self.keep and turn.head.keep) or (self._rest is not None and not self._waiting):
             self.keep = False
+            self._ended = True
+            self._waiting.clear()
             self.close()
         elif self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self.go_on_reading()
 
     def _next(self) -> None:
         """Begin the next request of a pipeline."""
@@ -266,13 +288,20 @@ class Client(Link):
                 Refused(408, f"the request's headers did not arrive within {HEAD_TIMEOUT:g} s", "head_timeout")
             )
         elif now - self._since > IDLE_TIMEOUT:
-            self.close()
+            self.close() if self.open else self.abort()  # a client that does not take its last answer is cut
 
     def drain(self) -> None:
         """No more requests on this connection; an idle one is closed."""
         self.keep = False
         if self._turn is None and not self._in_head:
             self.close()
+
+
+def _path(target: bytes) -> bytes:
+    """The path and query of a target; the absolute form is for proxies, and its host is in the Host header too."""
+    if not target.startswith((b"http://", b"https://")):
+        return target
+    return b"/" + target.partition(b"://")[2].partition(b"/")[2]
 
 
 class Pending:

@@ -23,6 +23,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     length: int | None
     chunked: bool
     expects: bool  # to be told to go on before the body is sent
+    keep: bool  # the connection is to be used again
 
 
 class Framing(Enum):

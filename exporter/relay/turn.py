@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.relay.client import Client
 
 _LARGE = 64 * 1024  # bytes of an answer that are not kept for later
+_REPLAY_WITHIN = 1.0
 _UNREAD = heads.HOP_BY_HOP | {b"content-length", b"expect"}
 
 
@@ -29,7 +30,7 @@ class Turn:
     (``uploading``). Whatever ends the turn, it ends once, in ``_over``.
     """
 
-    __slots__ = ("_chunked", "_early", "_ends", "_exchange", "_held", "_paused_at", "_replayable", "_replayed",
+    __slots__ = ("_chunked", "_early", "_ends", "_exchange", "_held", "_kept", "_paused_at", "_replayable", "_replayed",
                  "_request", "_services", "_size", "_stream_body", "_told", "_upstream", "active_at", "client",
                  "complete", "head", "over", "sent_at", "tunnel", "upgrade", "uploading")  # fmt: skip
 
@@ -47,9 +48,10 @@ class Turn:
         self._services = services
         self._upstream: Upstream | None = None
         self._exchange: Exchange | None = None
-        self._held: list[bytes] = []
+        self._held = bytearray()
+        self._kept = 0  # bytes of the body that are in memory, and counted in the services' ``buffered``
         self._size = 0
-        self._early: list[bytes] = []
+        self._early = bytearray()
         self._request = b""
         self._replayable = False
         self._replayed = False
@@ -65,6 +67,10 @@ class Turn:
         """The turn's time has come: the answers to all earlier requests on this connection were sent."""
         services, head = self._services, self.head
         services.turns.add(self)
+        largest = services.config.max_body
+        if largest and (head.length or 0) > largest:
+            self._refuse_size()
+            return
         name = operation(head.method, head.target)
         if name is not None:
             self._exchange = Exchange(services.settings, name, head.headers)
@@ -76,18 +82,25 @@ class Turn:
 
     def body(self, data: bytes) -> None:
         """A part of the request's body."""
+        services = self._services
+        self.active_at = monotonic()
         self._size += len(data)
-        limit = self._services.config.max_body
+        limit = services.config.max_body
         if limit and self._size > limit:
-            self.refuse(413, f"the request body is larger than {limit} bytes", "max_body")
+            self._refuse_size()
             return
         if self._stream_body:
             self._upload(data)
             return
-        self._held.append(data)
-        self._services.buffered += len(data)
-        if self._size > self._services.config.inspect_limit:
+        self._held += data
+        self._kept += len(data)
+        services.buffered += len(data)
+        if self._size > services.config.inspect_limit or services.buffered > BUFFER_LIMIT:
             self._send_unread()
+
+    def _refuse_size(self) -> None:
+        limit = self._services.config.max_body
+        self.refuse(413, f"the request body is larger than {limit} bytes", "max_body")
 
     def received(self, at: float) -> None:
         """The request was received whole; its last byte was read at ``at``."""
@@ -105,7 +118,8 @@ class Turn:
         exchange = self._exchange
         if exchange is None or self.over:
             return
-        body = exchange.request(at, self._release())
+        body = exchange.request(at, bytes(self._held))
+        self._held.clear()
         self._services.reporter.opened(exchange.recorder)
         headers = exchange.request_headers(self.head.headers)
         if body or self.head.length is not None or self.head.chunked:
@@ -133,19 +147,19 @@ class Turn:
         self._replayable = not head.chunked and not head.length
         self._stream_body = True
         self.uploading = not self.complete and not self._replayable
-        held = self._release()
-        if held:
-            self._upload(held)
+        if self._held:
+            self._upload(bytes(self._held))
+        self._held.clear()
+        self._forget_body()
         self._dispatch()
 
     def _head_line(self, headers: Headers) -> bytes:
         return heads.write_request(self.head.method, self._services.prefix + self.head.target, headers)
 
-    def _release(self) -> bytes:
-        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._services.buffered -= len(body)
-        self._held.clear()
-        return body
+    def _forget_body(self) -> None:
+        """The body is not needed any more: it was sent, and will not be sent again."""
+        self._services.buffered -= self._kept
+        self._kept = 0
 
     def _upload(self, data: bytes) -> None:
         self._put(framing.chunk(data) if self.head.chunked else data)
@@ -154,13 +168,14 @@ class Turn:
         if self._upstream is not None:
             self._upstream.write(data)
         else:
-            self._early.append(data)
+            self._early += data
             self.client.stop_reading()
 
     # The engine's connection
 
     def _dispatch(self) -> None:
-        upstream = self._services.pool.take()
+        # What cannot be sent again must not meet a connection that the engine is just closing.
+        upstream = self._services.pool.take() if self._replayable else None
         if upstream is not None:
             self._start(upstream)
         else:
@@ -172,11 +187,14 @@ class Turn:
             return
         self._upstream = upstream
         upstream.start(self)
-        upstream.write(self._request + b"".join(self._early) if self._early else self._request)
+        if self.client.blocked:
+            self.client_slow()
+        upstream.write(self._request + self._early if self._early else self._request)
         self.sent_at = self.active_at = monotonic()
         if self._early:
             self._early.clear()
-            self.client.go_on_reading()
+            if not upstream.blocked:
+                self.client.go_on_reading()
         if self._exchange is not None:
             self._exchange.recorder.dispatched(self.sent_at)
 
@@ -195,6 +213,8 @@ class Turn:
             return
         exchange = self._exchange
         self.active_at = at
+        if complete:
+            self._upstream = None  # it is the pool's again: a client that is slow now must not stop it
         out = self._answer_head(head) if head is not None else b""
         sent = exchange.forward(body) if exchange is not None and body else body
         if complete and exchange is not None:
@@ -206,7 +226,6 @@ class Turn:
             if body:
                 exchange.observe(at, body)
         if complete:
-            self._upstream = None
             if exchange is not None and exchange.holds > _LARGE:
                 self._ended(exchange, at)
             elif exchange is not None:
@@ -230,12 +249,15 @@ class Turn:
 
     def _answer_head(self, head: AnswerHead) -> bytes:
         exchange = self._exchange
+        self._forget_body()
+        self._request = b""
         if exchange is not None:
             exchange.response(head.status, head.headers)
         framed = framing.framing(self.head, head, filtered=exchange is not None and exchange.filters)
         self._chunked = framed is Framing.CHUNKS
         self._ends = framed is not Framing.CLOSE
-        if self._services.draining or self.upgrade or not self._ends:
+        last = not (self.head.keep and self.complete and self._ends)
+        if last or self._services.draining or self.upgrade:
             self.client.keep = False
         self._told = True
         return framing.head(self.head, head, framed, close=not self.client.keep)
@@ -247,7 +269,7 @@ class Turn:
             return
         if self.tunnel:
             self._over(keep=False)
-        elif not upstream.answered and upstream.pooled and self._replayable and not self._replayed:
+        elif upstream.pooled and not upstream.answered and self._may_replay(at):
             self._replayed = True
             self._services.reporter.count(catalog.REPLAYS)
             self._services.pool.connect(self._start, self._no_connection)
@@ -255,6 +277,11 @@ class Turn:
             self.answer(at, None, b"", complete=True)
         else:
             self._fail(ErrorType.RESET, 502, "the engine closed the connection before its answer was complete")
+
+    def _may_replay(self, at: float) -> bool:
+        """Whether the request may be sent once more: an engine that worked on it for a while may have died of it."""
+        soon = self.sent_at is not None and at - self.sent_at < _REPLAY_WITHIN
+        return soon and self._replayable and not self._replayed
 
     def answer_broken(self, at: float, message: str) -> None:
         """The engine sent something that is not an answer."""
@@ -319,8 +346,20 @@ class Turn:
         if self._paused_at is not None:
             if now - self._paused_at > config.idle_timeout:
                 self.client.abort()
-        elif self.sent_at is not None and self.complete:
+        elif not self.complete:
+            self._check_request(now)
+        elif self.sent_at is not None:
             self._check_engine(now)
+
+    def _check_request(self, now: float) -> None:
+        limit = self._services.config.idle_timeout
+        if now - self.active_at <= limit:
+            return
+        if self._upstream is not None and self._upstream.blocked:
+            message = f"the engine took nothing of the request for {limit:g} s"
+            self._fail(ErrorType.IDLE_TIMEOUT, 504, message, Outcome.TIMED_OUT)
+        else:
+            self.refuse(408, f"the request's body did not go on within {limit:g} s", "body_timeout")
 
     def _check_engine(self, now: float) -> None:
         config, exchange = self._services.config, self._exchange
@@ -337,10 +376,11 @@ class Turn:
         if self.over:
             return
         told, self._told = self._told, True
-        keep = not told and self.complete and self.client.keep and not self._services.draining
+        keep = not told and self.complete and self.client.keep and self.head.keep and not self._services.draining
         if not told:
             kind = "timeout" if outcome is Outcome.TIMED_OUT else "upstream_error"
-            self.client.write(heads.error(status, message, kind, close=not keep))
+            body = self.head.method != b"HEAD"
+            self.client.write(heads.error(status, message, kind, close=not keep, body=body))
         exchange = self._exchange
         if exchange is not None and exchange.started:
             self._tell(exchange, exchange.failed(monotonic(), outcome, error_type, None if told else status))
@@ -373,8 +413,7 @@ class Turn:
         if self.over:
             return
         self.over = True
-        if self._held:
-            self._release()
+        self._forget_body()
         self._services.turns.discard(self)
         if self._upstream is not None:
             self._upstream.turn = None
