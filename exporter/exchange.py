@@ -78,9 +78,10 @@ _BEGUN_HERE = _REPLACED_TRACED | {b"tracestate"}  # W3C: without a valid parent 
 class Exchange:
     """Follows one request to a generation route."""
 
-    __slots__ = ("_blocks", "_choices", "_filters", "_labels", "_midway", "_operation", "_parent", "_settings", "_size",
-                 "_splitter", "_streamed", "_swallow", "_tracestate", "_unasked", "_unread", "_whole", "injected",
-                 "mode", "reader", "recorder", "started", "status", "timeline", "uninspected")  # fmt: skip
+    __slots__ = ("_blind", "_blocks", "_choices", "_filters", "_labels", "_midway", "_operation", "_parent",
+                 "_settings", "_size", "_splitter", "_streamed", "_swallow", "_tracestate", "_unasked", "_unread",
+                 "_whole", "injected", "mode", "reader", "recorder", "started", "status", "timeline",
+                 "uninspected")  # fmt: skip
 
     def __init__(self, settings: Settings, operation: str, headers: Headers) -> None:
         """Begin with the request's headers."""
@@ -97,6 +98,7 @@ class Exchange:
         self._whole: list[bytes] = []
         self._size = 0
         self._swallow = False
+        self._blind = False  # understanding failed, for a reason of our own
         self._unasked = False  # the engine tells usage to everybody, so its chunk is not ours to take out
         self._choices = 1
         self._streamed = False
@@ -260,6 +262,20 @@ class Exchange:
         return self._kept(self._splitter.held) if self._filters and self._splitter else b""
 
     def _read(self, at: float, blocks: list[bytes]) -> None:
+        """Understand events; should that fail, the answer goes on without being understood."""
+        if self._blind:
+            return
+        try:
+            self._events(at, blocks)
+        except Exception:  # noqa: BLE001 - our own failure is a count, not the client's lost answer
+            self._blinded()
+
+    def _blinded(self) -> None:
+        self._blind = True
+        self.uninspected.append("internal")
+        self.recorder.lost()
+
+    def _events(self, at: float, blocks: list[bytes]) -> None:
         reader = self.reader
         for block in blocks:
             if block[:7] == b"data: {" and block.find(b"\n") == len(block) - 2 and b"\r" not in block:
@@ -298,10 +314,16 @@ class Exchange:
         """The answer is complete and its last byte was read at ``at``."""
         self.catch_up()
         if self.mode is Mode.WHOLE:
-            self.reader.body(b"".join(self._whole))
+            self._body(b"".join(self._whole))
         elif self._splitter is not None and self._splitter.held:
             self._read(at, [self._splitter.held])  # an event without the empty line, or a bare JSON error
         return self._finish(at, *self._ending())
+
+    def _body(self, data: bytes) -> None:
+        try:
+            self.reader.body(data)
+        except Exception:  # noqa: BLE001 - as in _read
+            self._blinded()
 
     def cancelled(self, at: float) -> Timeline | None:
         """The client left at ``at``. If the answer had said how it ends, it does: many clients do not wait for more."""

@@ -6,7 +6,7 @@ from time import monotonic
 
 import httptools
 
-from exporter import catalog
+from exporter import catalog, log
 from exporter.relay.framing import Head
 from exporter.relay.link import Link
 from exporter.relay.services import Services
@@ -16,6 +16,8 @@ from exporter.wire.heads import Headers
 
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 256
+MAX_AHEAD = 64 * 1024
+MAX_WAITING = 16
 HEAD_TIMEOUT = 30.0
 IDLE_TIMEOUT = 75.0
 _UPGRADES = (b"websocket",)
@@ -38,7 +40,7 @@ class Client(Link):
     read; nothing more is read until their turn comes.
     """
 
-    __slots__ = ("_clients", "_coming", "_ended", "_head_reads", "_head_size", "_headers", "_in_head", "_now",
+    __slots__ = ("_ahead", "_clients", "_coming", "_ended", "_head_reads", "_head_size", "_headers", "_in_head", "_now",
                  "_parser", "_read", "_rest", "_services", "_since", "_target", "_turn", "_waiting",
                  "keep")  # fmt: skip
 
@@ -60,6 +62,7 @@ class Client(Link):
         self._turn: Turn | None = None  # whose answer is being sent
         self._waiting: deque[Pending] = deque()
         self._rest: bytes | None = None  # after an upgrade was asked for: bytes that are no HTTP any more
+        self._ahead = 0  # bytes of bodies that wait
         self._ended = False  # nothing more that comes is a request
         self.keep = True
 
@@ -94,8 +97,11 @@ class Client(Link):
         except httptools.HttpParserUpgrade as upgrade:
             self._rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            refused = error.__context__
-            raise refused if isinstance(refused, Refused) else self._unreadable(error) from None
+            cause = error.__context__
+            if cause is None or isinstance(cause, Refused):
+                raise cause or self._unreadable(error) from None
+            log.error("a request could not be handled", error=f"{type(cause).__name__}: {cause}")
+            raise Refused(500, "the relay failed to handle this request", "internal") from None
         if self._in_head:
             self._head_reads += len(data)
             self._grow(0)
@@ -110,7 +116,7 @@ class Client(Link):
         self.keep = False
         self._ended = True
         if self._turn is not None:
-            if self._turn is self._coming:
+            if self._turn is self._coming or refused.reason == "internal":
                 self._turn.refuse(refused.status, str(refused), refused.reason)
             return  # an answer is being sent; it is the last one
         self._services.reporter.count(catalog.REFUSED, (refused.reason,))
@@ -182,7 +188,7 @@ class Client(Link):
             turn.begin()
         else:
             self._waiting.append(Pending(turn))
-            self.stop_reading()
+            self._hold(0)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -193,6 +199,13 @@ class Client(Link):
             turn.body(body)
         else:
             self._waiting[-1].body.append(body)
+            self._hold(len(body))
+
+    def _hold(self, size: int) -> None:
+        """Count what waits behind the current answer. Some is read ahead, so that a client that leaves is seen."""
+        self._ahead += size
+        if self._ahead > MAX_AHEAD or len(self._waiting) > MAX_WAITING:
+            self.stop_reading()
 
     def on_message_complete(self) -> None:
         """The request is complete."""
@@ -270,6 +283,7 @@ class Client(Link):
         if pending.received and not turn.over:
             turn.received(self._now)
         if not self._waiting:
+            self._ahead = 0
             self.go_on_reading()
 
     def switched(self) -> None:

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 from msgspec.structs import replace
 
-from exporter import catalog, counting, records
+from exporter import catalog, counting, log, records
 from exporter.core.recorder import LivePhase, Recorder
 from exporter.core.tally import Labels, Tally
 from exporter.core.timeline import Timeline
@@ -88,9 +89,7 @@ class Reporter:
         self._live.pop(recorder, None)
         told = recorder in self._told
         self._told.discard(recorder)
-        if self._size < self._limit:
-            self._number += 1
-            self._append(records.Ended(self._number, timeline))
+        if self._size < self._limit and self._append(lambda number: records.Ended(number, timeline)):
             self._soon()
             return
         if len(self._pending.histograms) > _SERIES_LIMIT:
@@ -172,16 +171,22 @@ class Reporter:
         self._told.update(self._live)
         self._pending = Tally()
         self._closed = []
-        self._number += 1
-        self._append(records.Pulse(self._number, at, live, opened, closed, counters, histograms))
+        self._append(lambda number: records.Pulse(number, at, live, opened, closed, counters, histograms))
         self.flush()
 
-    def _append(self, message: records.Message) -> None:
-        data = records.frame(message)
+    def _append(self, make: Callable[[int], records.Message]) -> bool:
+        """Keep a message under the next number; False, and nothing is changed, for one that cannot be written."""
+        try:
+            data = records.frame(make(self._number + 1))
+        except (msgspec.MsgspecError, OverflowError, ValueError, TypeError) as error:
+            log.error("a record cannot be written", error=f"{type(error).__name__}: {error}")
+            return False
+        self._number += 1
         self._ring.append((self._number, data))
         self._size += len(data)
         if self._synced:
             self._unsent.append(data)
+        return True
 
     def _collect(self) -> None:
         """Move gaps, new tokens and first tokens of running streams into the tally."""
