@@ -1,11 +1,13 @@
 """A real relay process without supervisor and observer: the test plays both, and keeps every record."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +30,7 @@ class RelayProcess:
         *,
         observed: bool = True,
         environ: Mapping[str, str] | None = None,
+        module: str = "exporter.relay",
     ) -> None:
         self._config = config.load(environ or {}, None, {"upstream": upstream, **(flags or {})})
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -45,7 +48,7 @@ class RelayProcess:
         self._observed = observed
         self._control, child = control.pair()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exporter.relay", "--control-fd", str(child.fileno())],
+            [sys.executable, "-m", module, "--control-fd", str(child.fileno())],
             pass_fds=[child.fileno()],
             cwd=REPOSITORY,
         )
@@ -93,6 +96,20 @@ class RelayProcess:
     def counter(self, series: Series) -> float:
         return self.tally.counters.get(series, 0)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process, so that it finds in one read whatever comes meanwhile."""
+        os.kill(self.pid, signal.SIGSTOP)
+        until(lambda: _state(self.pid) == "T", "the stop", every=0.001)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
     def wait_exit(self) -> int:
         return self._process.wait(20)
 
@@ -138,8 +155,9 @@ class RelayProcess:
                     return
                 if not data:
                     return
-                for message in frames.feed(data):
-                    self._take(message, sock)
+                with suppress(OSError):  # the relay may leave before it is acknowledged
+                    for message in frames.feed(data):
+                        self._take(message, sock)
 
     def _take(self, message: records.Message, sock: socket.socket) -> None:
         match message:
@@ -166,3 +184,12 @@ class RelayProcess:
 def resident_kib(pid: int) -> int:
     """Resident memory of a process, in KiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def peak_kib(pid: int) -> int:
+    """The most that was ever resident of a process, in KiB."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
