@@ -44,6 +44,7 @@ class RelayProcess:
         self.hellos = 0
         self.lost_channels = 0
         self._ready = threading.Event()
+        self._freezing = threading.Lock()
         self._last = 0
         self._observed = observed
         self._control, child = control.pair()
@@ -99,12 +100,13 @@ class RelayProcess:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the process, so that it finds in one read whatever comes meanwhile."""
-        os.kill(self.pid, signal.SIGSTOP)
-        until(lambda: _state(self.pid) == "T", "the stop", every=0.001)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
+        with self._freezing:
+            os.kill(self.pid, signal.SIGSTOP)
+            try:
+                until(lambda: _state(self.pid) == "T", "the stop", every=0.001)
+                yield
+            finally:
+                os.kill(self.pid, signal.SIGCONT)
 
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
