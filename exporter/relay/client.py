@@ -40,7 +40,7 @@ class Client(Link):
     read; nothing more is read until their turn comes.
     """
 
-    __slots__ = ("_ahead", "_clients", "_coming", "_ended", "_head_reads", "_head_size", "_headers", "_in_head", "_now",
+    __slots__ = ("_ahead", "_clients", "_coming", "_ended", "_head_reads", "_headers", "_in_head", "_now",
                  "_parser", "_read", "_rest", "_services", "_since", "_target", "_turn", "_waiting",
                  "keep")  # fmt: skip
 
@@ -52,7 +52,6 @@ class Client(Link):
         self._parser = httptools.HttpRequestParser(self)
         self._headers: Headers = []
         self._target = b""
-        self._head_size = 0  # of what the parser gave out of the head
         self._head_reads = 0  # bytes read for it after the read in which it began
         self._read = 0
         self._in_head = False
@@ -104,7 +103,7 @@ class Client(Link):
             raise Refused(500, "the relay failed to handle this request", "internal") from None
         if self._in_head:
             self._head_reads += len(data)
-            self._grow(0)
+            self._bound(self._head_reads)
 
     @staticmethod
     def _unreadable(error: httptools.HttpParserError) -> Refused:
@@ -154,24 +153,21 @@ class Client(Link):
         self._headers = []
         self._target = b""
         self._in_head = True
-        self._head_size = 0
         self._head_reads = -self._read  # the read in which it began may hold much else
         self._since = self._now
 
     def on_url(self, url: bytes) -> None:
         """The target, or a part of it."""
         self._target += url
-        self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         if self._in_head:
             self._headers.append((name.lower(), value))
-            self._grow(len(name) + len(value))
 
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if max(self._head_size, self._head_reads) > MAX_HEAD or len(self._headers) > MAX_HEADERS:
+    def _bound(self, size: int) -> None:
+        """Refuse a head that is too large. Looked at once a read and at its end: one read cannot hold too much."""
+        if size > MAX_HEAD or len(self._headers) > MAX_HEADERS:
             text = f"the request's headers are larger than {MAX_HEAD} bytes or more than {MAX_HEADERS}"
             raise Refused(431, text, "head_too_large")
 
@@ -180,6 +176,7 @@ class Client(Link):
         self._in_head = False
         if self._ended:
             return
+        self._bound(len(self._target) + sum([len(name) + len(value) for name, value in self._headers]))
         turn = Turn(self, self._services, self._head())
         turn.upgrade = self._upgrade()
         self._coming = turn
