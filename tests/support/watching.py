@@ -83,7 +83,7 @@ class _Readable:
         return self._data[offset : offset + size]
 
     def write(self, data: bytes, offset: int) -> None:
-        raise NotImplementedError
+        raise PermissionError("a saved checkpoint is only looked at")
 
 
 def _checkpoint_file(pid: int) -> Path:
