@@ -120,10 +120,10 @@ class Relay:
         if services is None:
             return
         now = time.monotonic()
-        for client in list(self._clients):
-            client.check(now)
         for turn in services.turns:
             turn.catch_up()
+        for client in list(self._clients):
+            client.check(now)
         services.pool.expire()
         services.reporter.pulse(now)
         self._report()
