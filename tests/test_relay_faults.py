@@ -87,6 +87,16 @@ def test_an_answer_that_cannot_be_looked_into_is_not_timed_out_while_it_flows(re
     assert (timeline.outcome, timeline.events) == (Outcome.COMPLETED, 0)
 
 
+def test_an_upload_that_stops_is_timed_out_and_not_called_invalid(engine: ScriptedEngine) -> None:
+    flags = {"inspect-limit": "1KiB", "idle-timeout": "300ms"}
+    with RelayProcess(engine.url, flags) as relay, RawClient(relay.port) as client:
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode()
+        client.send(head + b"x" * 5000)
+        assert client.answer().status == 408
+        (timeline,) = relay.ended(1)
+        assert (timeline.outcome, timeline.error_type) == (Outcome.TIMED_OUT, ErrorType.IDLE_TIMEOUT)
+
+
 def test_an_engine_that_falls_silent_is_timed_out_and_its_stall_shows(relay: RelayProcess) -> None:
     with RawClient(relay.port) as client:
         client.post(CHAT, chat({"hang": "decode", "tokens": 8, "gap": 0.01}))

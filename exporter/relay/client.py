@@ -119,7 +119,7 @@ class Client(Link):
                 self._turn.refuse(refused.status, str(refused), refused.reason)
             return  # an answer is being sent; it is the last one
         self._services.reporter.count(catalog.REFUSED, (refused.reason,))
-        self.write(heads.error(refused.status, str(refused), "invalid_request_error", close=True))
+        self.write(heads.error(refused.status, str(refused), heads.refusal(refused.status), close=True))
         self.close()
 
     def eof_received(self) -> None:

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from exporter import catalog
-from exporter.core.outcome import ErrorType, Outcome
+from exporter.core.outcome import Ending, ErrorType, Outcome
 from exporter.core.timeline import Timeline
 from exporter.exchange import Exchange, operation
 from exporter.relay import framing
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _LARGE = 64 * 1024  # bytes of an answer that are not kept for later
 _REPLAY_WITHIN = 1.0
+_REFUSALS: dict[int, Ending] = {  # what ends otherwise than by the client's fault
+    408: (Outcome.TIMED_OUT, ErrorType.IDLE_TIMEOUT),
+    500: (Outcome.FAILED, ErrorType.PROTOCOL),
+}
 _UNREAD = heads.HOP_BY_HOP | {b"content-length", b"expect"}
 
 
@@ -283,9 +287,8 @@ class Turn:
         soon = self.sent_at is not None and at - self.sent_at < _REPLAY_WITHIN
         return soon and self._replayable and not self._replayed
 
-    def answer_broken(self, at: float, message: str) -> None:
+    def answer_broken(self, message: str) -> None:
         """The engine sent something that is not an answer."""
-        del at
         self._fail(ErrorType.PROTOCOL, 502, message)
 
     def switched(self, head: AnswerHead, rest: bytes) -> None:
@@ -391,11 +394,11 @@ class Turn:
         self._services.reporter.count(catalog.REFUSED, (reason,))
         told, self._told = self._told, True
         if not told:
-            self.client.write(heads.error(status, message, "invalid_request_error", close=True))
+            self.client.write(heads.error(status, message, heads.refusal(status), close=True))
         exchange = self._exchange
         if exchange is not None and exchange.started:
-            ended = exchange.failed(monotonic(), Outcome.INVALID, ErrorType.NONE, None if told else status)
-            self._tell(exchange, ended)
+            outcome, error_type = _REFUSALS.get(status, (Outcome.INVALID, ErrorType.NONE))
+            self._tell(exchange, exchange.failed(monotonic(), outcome, error_type, None if told else status))
         self._over(keep=False)
 
     def _ended(self, exchange: Exchange, at: float) -> None:

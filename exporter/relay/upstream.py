@@ -83,7 +83,7 @@ class Upstream(Link):
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             if not self._complete:
-                turn.answer_broken(at, f"the engine's answer is not HTTP/1.1: {error}")
+                turn.answer_broken(f"the engine's answer is not HTTP/1.1: {error}")
                 return
             self._keep = False  # bytes behind the answer's end are nobody's: no other answer may begin with them
         if self._head is not None or self._complete:

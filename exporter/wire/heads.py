@@ -64,6 +64,11 @@ def write_response(status: int, reason: bytes, headers: Headers) -> bytes:
     return write(b"HTTP/1.1 %d %b" % (status, reason or REASONS.get(status, b"")), headers)
 
 
+def refusal(status: int) -> str:
+    """The type of an error with which a request is refused, as OpenAI names it."""
+    return "server_error" if status == 500 else "invalid_request_error"  # noqa: PLR2004 - the one that is our fault
+
+
 def error(  # noqa: PLR0913 - what an error consists of
     status: int, message: str, kind: str, *, close: bool, extra: Headers | None = None, body: bool = True
 ) -> bytes:
